@@ -1,0 +1,213 @@
+"""Atari games through ALE's C++ vector, every step of preprocessing spelled out (Machado et al. 2018).
+
+ALE offers two ways to learn from lost lives. `episodic_life` starts the whole game anew, so that later lives are hardly
+ever seen and no whole game can be scored. `life_loss_info` lets the game run but reports a lost life exactly like the
+end of a game. Neither is used: we watch the number of lives ourselves (`_Lives`), and whole games are what is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from envs.score import Score
+from envs.spec import GameSpec, checked_actions, game_seeds
+from envs.step import Step
+
+_SIZE = 84  # side of a frame (Mnih et al. 2015)
+_EMULATOR_FPS = 60.0
+_TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # ALE exits the process when they are played alone
+
+
+def _ale() -> Any:
+    """Return the module ale_py, or raise ValueError with the remedy."""
+    try:
+        import ale_py
+        import ale_py.roms
+        import ale_py.vector_env
+    except ImportError as error:
+        raise ValueError('Atari games need ale-py: pip install "icebox-rl[atari]"') from error
+    return ale_py
+
+
+def atari_roms() -> tuple[str, ...]:
+    """Return the ROMs that ale-py bundles and one player can play, such as `space_invaders`, in order."""
+    return tuple(sorted(set(_ale().roms.get_all_rom_ids()) - _TWO_PLAYERS))
+
+
+def atari_spec(rom: str, *, stack: int, frame_skip: int, full_action_space: bool, **_other_settings: Any) -> GameSpec:
+    """Describe an Atari game under these settings; loads its ROM to ask for the actions."""
+    ale_py = _ale()
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    emulator = ale_py.ALEInterface()
+    emulator.loadROM(ale_py.roms.get_rom_path(rom))
+    actions = emulator.getLegalActionSet() if full_action_space else emulator.getMinimalActionSet()
+    return _spec(rom, actions, stack=stack, frame_skip=frame_skip)
+
+
+def _spec(rom: str, actions: Sequence[Any], *, stack: int, frame_skip: int) -> GameSpec:
+    return GameSpec(
+        name=f"atari/{rom}",
+        observation_shape=(stack, _SIZE, _SIZE),
+        observation_dtype="uint8",
+        stack=stack,
+        num_actions=len(actions),
+        action_names=tuple(action.name for action in actions),
+        frame_skip=frame_skip,
+        fps=_EMULATOR_FPS / frame_skip,
+        gymnasium_id=f"ALE/{rom.title().replace('_', '')}-v5",
+        pixels=True,
+        solved_at=None,
+    )
+
+
+class AtariVector:
+    """B copies of an Atari game in C++ threads, with the verbs reset, send, recv: u8 [B, stack, 84, 84].
+
+    Keyword arguments are those of `agent.config.AtariSettings`; `threads` 0 means as many as there are cores, at most
+    one per game. The emulators' state cannot be reached through the C++ vector, so there is no `state_dict`.
+    """
+
+    stateful = False
+
+    def __init__(
+        self,
+        rom: str,
+        num_envs: int,
+        *,
+        threads: int,
+        sticky_actions: float,
+        frame_skip: int,
+        stack: int,
+        noop_max: int,
+        fire_reset: bool,
+        life_loss_ends: bool,
+        full_action_space: bool,
+        max_frames: int,
+    ) -> None:
+        ale_py = _ale()
+        self._vector = ale_py.vector_env.AtariVectorEnv(
+            rom,
+            num_envs,
+            batch_size=0,
+            num_threads=threads,
+            thread_affinity_offset=-1,
+            max_num_frames_per_episode=max_frames,
+            repeat_action_probability=sticky_actions,
+            full_action_space=full_action_space,
+            continuous=False,
+            autoreset_mode="NextStep",
+            img_height=_SIZE,
+            img_width=_SIZE,
+            grayscale=True,
+            stack_num=stack,
+            frameskip=frame_skip,
+            maxpool=True,
+            noop_max=noop_max + 1 if noop_max else 0,  # ALE draws from 0 .. noop_max - 1
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=fire_reset,
+        )
+        self.num_envs = num_envs
+        self.spec = _spec(rom, self._vector.ale.get_action_set(), stack=stack, frame_skip=frame_skip)
+        self.current: Step | None = None
+        self._score = Score(num_envs)
+        self._lives = _Lives(num_envs) if life_loss_ends else None
+        self._waiting = False
+
+    def reset(self, seed: int) -> Step:
+        """Start every game anew from `seed`; open episodes are dropped."""
+        if self._waiting:
+            self._vector.recv()
+            self._waiting = False
+        observation, info = self._vector.reset(seed=np.array(game_seeds(seed, self.num_envs)))
+        self.current = self._score.start(observation)
+        if self._lives:
+            self._lives.start(info["lives"])
+        return self.current
+
+    def send(self, action: np.ndarray) -> None:
+        """Start the games on their next step without waiting. `action` is i64 [B]."""
+        if self.current is None:
+            raise RuntimeError("Reset the games before the first action.")
+        if self._waiting:
+            raise RuntimeError("Receive the step that was sent for before sending again.")
+        action = checked_actions(self.spec, self.num_envs, action)
+        if self._lives:
+            action = np.where(self._lives.lost, 0, action)  # the action after an end is ignored: NOOP
+        self._vector.send(action)
+        self._waiting = True
+
+    def recv(self) -> Step:
+        """Wait for the games and return their step."""
+        if not self._waiting:
+            raise RuntimeError("Send actions before receiving a step.")
+        self._waiting = False
+        observation, reward, terminated, truncated, info = self._vector.recv()
+        self.current = self._score.step(observation, reward, terminated, truncated)
+        if self._lives:
+            self.current = self._end_with_lives(self.current, info["lives"])
+        return self.current
+
+    def render(self, game: int = 0) -> np.ndarray:
+        """Return the newest frame of one game in gray, u8 [84, 84, 3]; the C++ vector has no other picture."""
+        if self.current is None:
+            raise RuntimeError("Reset the games before asking for a picture.")
+        return np.repeat(self.current.observation[game, -1, :, :, None], 3, axis=2)
+
+    def close(self) -> None:
+        """Free the emulators and their threads; a second call does nothing."""
+        self._vector = None
+
+    def _end_with_lives(self, step: Step, lives: np.ndarray) -> Step:
+        """Return the step as the learner sees it, in which a lost life is a termination."""
+        observation = step.observation
+        over = self._lives.lost & self._score.ended  # the game ended under the ignored action
+        if over.any():
+            # The row must begin an episode, so it begins the next game at once.
+            observation, info = self._vector.reset(options={"reset_mask": over})
+            lives = info["lives"]
+            self._score.ended = self._score.ended & ~over
+        return self._lives.mark(step._replace(observation=observation), over, lives)
+
+
+class _Lives:
+    """Ends an episode for learning where a life is lost, in games that run on.
+
+    The step after a lost life plays NOOP, whose reward counts for the score only, and begins an episode: its stack
+    holds one frame, and frames from before never come back into a stack.
+    """
+
+    def __init__(self, num_envs: int) -> None:
+        self.lost = np.zeros(num_envs, dtype=bool)  # [B], a life was lost with the newest step
+        self._lives = np.zeros(num_envs, dtype=np.int32)
+        self._age = np.zeros(num_envs, dtype=np.int64)  # steps since the episode began for the learner
+
+    def start(self, lives: np.ndarray) -> None:
+        """Begin with all games anew."""
+        self.lost[:] = False
+        self._lives = lives.copy()
+        self._age[:] = 0
+
+    def mark(self, step: Step, over: np.ndarray, lives: np.ndarray) -> Step:
+        """Return `step` with lost lives as terminations; in games that are `over`, the row already shows the next."""
+        first = step.first | self.lost
+        # Some games show 0 lives for a few frames before they end: only the end itself is one then.
+        lost = (lives < self._lives) & (lives > 0) & ~first & ~step.terminated & ~step.truncated
+        self.lost = lost
+        self._lives = lives.copy()
+        self._age = np.where(first, 0, self._age + 1)
+        observation = step.observation.copy()
+        stack = observation.shape[1]
+        for game in np.flatnonzero(self._age < stack - 1):
+            observation[game, : stack - 1 - self._age[game]] = 0
+        return step._replace(
+            observation=observation,
+            reward=np.where(first, np.float32(0.0), step.reward),
+            terminated=(step.terminated & ~over) | lost,
+            truncated=step.truncated & ~over,
+            first=first,
+        )

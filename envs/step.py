@@ -1,0 +1,54 @@
+"""What a vector of games answers: Step and Episode, and their form in a saved state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Episode(NamedTuple):
+    """A finished game as it was really scored, below every clipping."""
+
+    game: int  # column of the vector
+    score: float  # sum of raw rewards
+    length: int  # environment steps
+
+
+class Step(NamedTuple):
+    """What B games answer to one vector of actions (or to a reset), as numpy arrays on the host.
+
+    Next-step autoreset: when `terminated` or `truncated` is set, `observation` is the terminal one; the following
+    action is ignored for that game and answered with `first` set, reward 0 and the new episode's observation.
+
+    Same-step autoreset (a foreign vector): `first` is set together with the end, `observation` already belongs to the
+    new episode and `final_observation` holds the terminal one.
+    """
+
+    observation: np.ndarray  # [B, *observation_shape]
+    reward: np.ndarray  # f32 [B], raw
+    terminated: np.ndarray  # bool [B]
+    truncated: np.ndarray  # bool [B]
+    first: np.ndarray  # bool [B]
+    episodes: tuple[Episode, ...] = ()  # those that ended with this step
+    final_observation: np.ndarray | None = None  # [B, *observation_shape]; rows that did not end are meaningless
+
+
+def step_state(step: Step) -> dict[str, Any]:
+    """Return `step` as a tree of arrays and plain values."""
+    return {**step._asdict(), "episodes": [list(episode) for episode in step.episodes]}
+
+
+def step_from_state(state: Mapping[str, Any]) -> Step:
+    """Return the step that `step_state` was given."""
+    final = state["final_observation"]
+    return Step(
+        observation=np.array(state["observation"]),
+        reward=np.array(state["reward"]),
+        terminated=np.array(state["terminated"]),
+        truncated=np.array(state["truncated"]),
+        first=np.array(state["first"]),
+        episodes=tuple(Episode(int(game), float(score), int(length)) for game, score, length in state["episodes"]),
+        final_observation=None if final is None else np.array(final),
+    )

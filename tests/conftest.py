@@ -1,0 +1,36 @@
+"""What every test shares: one thread per process, no window, hypothesis without a clock, and what -m leaves out."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch and pygame are imported here or in a child: the suite is sized for two cores and needs no screen.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Speed is never asserted: a busy machine must not turn a property red.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip `gpu` tests where there is no CUDA device, and `night` tests unless -m names them."""
+    wanted = config.getoption("-m")
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            _skip(items, "gpu", "needs a CUDA device")
+    if "night" not in wanted:
+        _skip(items, "night", "a night test: ./icebox test -m night")
+
+
+def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))
