@@ -1,0 +1,302 @@
+"""A tree of state <-> a directory: written atomically, checksummed, and read back without executing anything.
+
+    checkpoint-00000042/
+      learner.safetensors   the tensors and arrays below the top-level key "learner", named by JSON pointer (RFC 6901)
+      state.json            everything else, and where each tensor hangs
+      MANIFEST.json         written last: format version, number, size and SHA-256 of each file, SHA-256 of itself
+
+A checkpoint exists from the moment its directory has its final name; before that it is `.tmp-00000042`, afterwards, on
+its way out, `.del-00000042`. One process writes to a directory, any number may read. Durable means: as far as the
+operating system's fsync tells the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from agent.state_tree import STATE, decode, encode
+
+FORMAT = "icebox-checkpoint"
+VERSION = 1
+MANIFEST = "MANIFEST.json"
+_CHECKPOINT = re.compile(r"checkpoint-([0-9]{8,})")
+_LEFTOVER = re.compile(r"\.(tmp|del)-[0-9]{8,}")
+_PLAIN_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written; `errno` is the cause's. Older checkpoints are as they were."""
+
+
+class UnknownFormat(ValueError):
+    """A checkpoint is undamaged but written in a format that this version does not read."""
+
+
+class Loaded(NamedTuple):
+    """The newest intact checkpoint, and what was passed over on the way to it."""
+
+    tree: dict[str, Any]
+    path: Path
+    number: int
+    skipped: list[str]  # one sentence for each newer checkpoint that is broken: which file, and why
+
+
+def numbers(directory: Path) -> list[int]:
+    """Return the numbers of the checkpoints in `directory`, oldest first, without looking inside them."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return []
+    found = (int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match)
+    return sorted(number for number in found if _path(directory, number).name in names)
+
+
+def clean(directory: Path) -> None:
+    """Remove what interrupted saves and removals left behind; what cannot be removed is left for the next time.
+
+    Only for the one process that writes to `directory`: it would pull the floor from under a save in progress.
+    """
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            if _LEFTOVER.fullmatch(name):
+                with suppress(OSError):
+                    _remove(Path(directory) / name)
+
+
+def save(
+    directory: Path,
+    number: int,
+    tree: Mapping[str, Any],
+    *,
+    keep: int,
+    on_durable: Callable[[Path], None] | None = None,
+) -> Path:
+    """Write `tree` as checkpoint `number`, durable before this returns, then remove all but the `keep` newest.
+
+    `tree` is nested dicts and lists with string keys; leaves are torch tensors (any device and layout in memory),
+    numpy arrays, int, float, str, bool and None. It must not change meanwhile. `number` is the caller's counter and
+    must lie above every intact checkpoint in `directory`; damaged ones with such numbers are replaced.
+
+    `on_durable(path)` is called once the checkpoint survives a power cut, before anything old is removed. Raises
+    ValueError for a bad number or leaf (naming its key path), before anything is written, and CheckpointError when the
+    system refuses an operation: then the temporary directory is removed and older checkpoints stay. Do not use the
+    number of a failed save again.
+    """
+    directory = Path(directory)
+    if type(number) is not int or number < 0:
+        raise ValueError(f"The number of a checkpoint must be an int of at least 0, not {number!r}.")
+    if type(keep) is not int or keep < 1:
+        raise ValueError(f"keep must be an int of at least 1, not {keep!r}.")
+    files = encode(tree)
+    final, temporary = _path(directory, number), directory / f".tmp-{number:08d}"
+    try:
+        _make_directory(directory)
+        clean(directory)
+        damaged = _damaged_from(directory, number)
+        os.mkdir(temporary)
+        records = {name: _write(temporary / name, parts) for name, parts in files.items()}
+        _sync_directory(temporary)
+        manifest = {"format": FORMAT, "version": VERSION, "number": number, "digest": "sha256", "files": records}
+        _write(temporary / MANIFEST, [_manifest_bytes(manifest)])
+        _sync_directory(temporary)
+        for other in damaged:
+            _set_aside(directory, other)
+        os.rename(temporary, final)
+        try:
+            _sync_directory(directory)
+        except BaseException:
+            os.rename(final, temporary)  # never announced, so it must not count
+            raise
+    except BaseException as error:
+        with suppress(OSError):
+            _remove(temporary)
+        if not isinstance(error, OSError):
+            raise
+        cause = error.strerror or str(error)
+        failure = CheckpointError(f"Checkpoint {final} could not be written: {cause}. Older checkpoints are intact.")
+        failure.errno = error.errno
+        raise failure from error
+    if on_durable is not None:
+        on_durable(final)
+    with suppress(OSError):  # the checkpoint is safe; what stays behind now is removed by the next save
+        for old in [other for other in numbers(directory) if other <= number][:-keep]:
+            _set_aside(directory, old)
+    clean(directory)
+    return final
+
+
+def load_newest(directory: Path) -> Loaded:
+    """Return the newest checkpoint in `directory` whose every byte verifies, and say which newer ones do not.
+
+    Changes nothing on disk, so it may run beside the process that trains. Raises FileNotFoundError when none is intact.
+    """
+    directory = Path(directory)
+    broken: dict[int, str] = {}
+    # Listed anew after each failure: a run that goes on meanwhile adds newer ones and removes older ones.
+    while untried := [number for number in numbers(directory) if number not in broken]:
+        number, path = untried[-1], _path(directory, untried[-1])
+        try:
+            tree = load(path)
+        except (OSError, ValueError) as error:
+            broken[number] = f"Skipped {error}"
+            continue
+        return Loaded(tree, path, number, [broken[other] for other in sorted(broken, reverse=True) if other > number])
+    reasons = " ".join(broken[number] for number in sorted(broken, reverse=True))
+    raise FileNotFoundError(f"No intact checkpoint in {directory}. {reasons or 'It holds none at all.'}")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return the tree of one checkpoint after verifying all its files; leaves are of the kind that was saved.
+
+    Tensors come back on the CPU, backed by the file and copied on write: they cost memory only once they are used.
+    Raises ValueError naming the file that is damaged, UnknownFormat (a ValueError), or OSError.
+    """
+    path = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
+    try:
+        for name in _verify(path):
+            if name.endswith(".safetensors"):
+                with safe_open(path / name, framework="pt") as file:
+                    tensors.update((key, file.get_tensor(key)) for key in file.keys())
+        return decode((path / STATE).read_bytes(), tensors)
+    except UnknownFormat as error:
+        raise UnknownFormat(f"{path.name}: {error}") from error
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _path(directory: Path, number: int) -> Path:
+    return Path(directory) / f"checkpoint-{number:08d}"
+
+
+# --- verifying -------------------------------------------------------------------------------------------------------
+
+
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
+    """Return the one way to write a manifest, ending with the digest of the rest."""
+    own = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({**manifest, "sha256": own}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _verify(path: Path) -> list[str]:
+    """Return the names of a checkpoint's files after comparing each with the manifest."""
+    if not (path / MANIFEST).is_file():
+        if not path.is_dir():
+            raise FileNotFoundError(f"There is no checkpoint {path}.")
+        raise ValueError(f"{MANIFEST} is missing.")
+    raw = (path / MANIFEST).read_bytes()
+    try:
+        manifest = json.loads(raw)
+        del manifest["sha256"]
+        intact = raw == _manifest_bytes(manifest)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        intact = False
+    if not intact:
+        raise ValueError(f"{MANIFEST} is damaged.")
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION or manifest.get("digest") != "sha256":
+        found = f"{manifest.get('format')} version {manifest.get('version')} with {manifest.get('digest')}"
+        raise UnknownFormat(f"{MANIFEST} says {found}; this Icebox reads {FORMAT} version {VERSION} with sha256.")
+    if (match := _CHECKPOINT.fullmatch(path.name)) and manifest.get("number") != int(match[1]):
+        raise ValueError(f"{MANIFEST} belongs to checkpoint {manifest.get('number')}.")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or STATE not in files:
+        raise ValueError(f"{MANIFEST} does not list {STATE}.")
+    for name, record in files.items():
+        _verify_file(path, name, record)
+    return list(files)
+
+
+def _verify_file(path: Path, name: str, record: Any) -> None:
+    if not _PLAIN_FILE.fullmatch(name):
+        raise ValueError(f"{MANIFEST} names {name!r}, which is not a plain file name.")
+    try:
+        status = os.lstat(path / name)
+    except FileNotFoundError:
+        raise ValueError(f"{name} is missing.") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{name} is not a regular file.")
+    if not isinstance(record, dict) or record.get("bytes") != status.st_size:
+        raise ValueError(f"{name} has {status.st_size} bytes, not what {MANIFEST} says.")
+    with open(path / name, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != record.get("sha256"):
+            raise ValueError(f"{name} is damaged: its SHA-256 is not the one in {MANIFEST}.")
+
+
+def _damaged_from(directory: Path, number: int) -> list[int]:
+    """Return the damaged checkpoints with at least this number; raise ValueError if one of them is intact."""
+    damaged = []
+    for other in numbers(directory):
+        if other >= number:
+            try:
+                _verify(_path(directory, other))
+            except UnknownFormat as error:
+                raise ValueError(f"Checkpoint {number} must come after {_path(directory, other)}: {error}") from error
+            except ValueError:
+                damaged.append(other)
+            else:
+                raise ValueError(f"Checkpoint {number} must come after {_path(directory, other)}, which is intact.")
+    return damaged
+
+
+# --- the file system: every change goes through `os`, where tests/faults stands in ------------------------------------
+
+
+def _write(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a new file, make its data durable, and return its record for the manifest."""
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        for part in parts:
+            digest.update(part)
+            size += len(part)
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Windows cannot: there a rename is as durable as NTFS makes it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory and its parents, each durable in the one above."""
+    if not path.is_dir():
+        _make_directory(path.parent)
+        os.mkdir(path)
+        _sync_directory(path.parent)
+
+
+def _set_aside(directory: Path, number: int) -> None:
+    """Give a checkpoint the name under which it will be removed, so that a half-removed one is never listed."""
+    os.rename(_path(directory, number), directory / f".del-{number:08d}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for name in os.listdir(path):
+            _remove(path / name)
+        os.rmdir(path)
+    else:
+        os.unlink(path)

@@ -1,0 +1,210 @@
+"""The settings of a run, typed and frozen, each with its unit and source. The only defaults in the project.
+
+A field's docstring is its documentation: the command line shows it. YAML files in `configs/` and command-line flags hold
+differences from what stands here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """Base of every group of settings: frozen, unknown keys are errors, attribute docstrings become help."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class AtariSettings(Section):
+    """How an Atari game is played (only for atari/*). Defaults: Machado et al. 2018, as in Dopamine."""
+
+    sticky_actions: Fraction = 0.25
+    """Probability that a frame repeats the previous action (Machado et al. 2018)."""
+    frame_skip: Positive = 4
+    """Emulator frames per environment step; the last two are max-pooled."""
+    stack: Positive = 4
+    """Frames per observation; frames before the start of an episode are zero."""
+    noop_max: NonNegative = 0
+    """Most no-op steps at the start of an episode (0: none, as in Dopamine)."""
+    fire_reset: bool = False
+    """Press FIRE at the start of an episode in games that wait for it."""
+    life_loss_ends: bool = False
+    """Treat a lost life as the end of an episode for learning. Scores always count whole games."""
+    full_action_space: bool = False
+    """All 18 joystick actions instead of the game's own."""
+    max_frames: Positive = 108_000
+    """Emulator frames after which an episode is truncated (30 minutes of play)."""
+
+
+class MinAtarSettings(Section):
+    """How a MinAtar game is played (only for minatar/*). Defaults: Young and Tian 2019."""
+
+    sticky_actions: Fraction = 0.1
+    """Probability that a step repeats the previous action."""
+    ramping: bool = True
+    """Let the difficulty grow during an episode."""
+    minimal_actions: bool = False
+    """Only the actions that do something in this game instead of the common six."""
+    max_steps: Positive = 27_000
+    """Environment steps after which an episode is truncated; MinAtar itself has no limit in most games."""
+
+
+class GameSettings(Section):
+    """Which game, how many copies, and how they run."""
+
+    num_games: Positive = 8
+    """Copies of the game that play side by side."""
+    vectorize: Literal["auto", "inline", "workers"] = "auto"
+    """Run the copies in this process, in worker processes, or whichever suits the game. Atari has its own C++ threads."""
+    threads: NonNegative = 0
+    """Threads for games with a C++ vector form (0: as many as there are cores, at most one per game)."""
+    atari: AtariSettings = AtariSettings()
+    """Only for atari/* games."""
+    minatar: MinAtarSettings = MinAtarSettings()
+    """Only for minatar/* games."""
+
+
+class ActorSettings(Section):
+    """How the agent explores while it plays."""
+
+    epsilon_start: Fraction = 1.0
+    """Probability of a random action at the first step."""
+    epsilon_end: Fraction = 0.05
+    """Probability of a random action after `epsilon_steps`."""
+    epsilon_steps: Positive = 10_000
+    """Environment steps over which epsilon falls linearly."""
+
+
+class ReplaySettings(Section):
+    """What the agent remembers and how it is sampled."""
+
+    capacity: Positive = 100_000
+    """Transitions kept; the oldest are overwritten."""
+    n_step: Positive = 1
+    """Rewards summed before bootstrapping; windows are cut at the end of an episode (Sutton 1988)."""
+    priority_exponent: Fraction = 0.0
+    """Alpha of prioritized replay (Schaul et al. 2016); 0 samples uniformly."""
+    importance_exponent: Fraction = 0.4
+    """Beta of the importance weights at the first step; unused when sampling is uniform."""
+    importance_exponent_end: Fraction = 1.0
+    """Beta at the last step of the run."""
+    reward_clip: PositiveFloat | None = None
+    """Clip rewards to plus or minus this for learning only; scores are never clipped. None: rewards as they are."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where replay lies. auto: on the GPU when the agent is there and it fits, else in host memory."""
+
+
+class NetworkSettings(Section):
+    """The Q-network."""
+
+    torso: Literal["auto", "mlp", "minatar", "nature"] = "auto"
+    """What turns observations into features. auto: nature for pictures of at least 36x36, minatar for small grids,
+    else mlp."""
+    hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256)
+    """Widths of the fully connected layers, at least one; for nature and minatar only those after the convolutions."""
+    dueling: bool = False
+    """Split into a value and an advantage stream (Wang et al. 2016)."""
+
+
+class LearnerSettings(Section):
+    """How the network is updated."""
+
+    batch_size: Positive = 32
+    """Transitions per update."""
+    samples_per_insert: PositiveFloat = 8.0
+    """Transitions sampled per environment step, whatever the batch size and the number of games (DQN: 32 / 4 = 8)."""
+    learning_starts: NonNegative = 1_000
+    """Environment steps before the first update. More where replay could not give a whole batch yet."""
+    learning_rate: PositiveFloat = 1e-4
+    """Adam's step size at the first step."""
+    learning_rate_end: Annotated[float, Field(ge=0.0)] | None = None
+    """Adam's step size at the last step of the run, reached linearly. None: constant."""
+    adam_epsilon: PositiveFloat = 1e-8
+    """Adam's denominator offset. Pixels like 1.5e-4 (Dopamine)."""
+    max_grad_norm: PositiveFloat = 10.0
+    """Gradients are scaled down to this norm."""
+    discount: Fraction = 0.99
+    """Gamma, per environment step."""
+    target_interval: Positive = 250
+    """Updates between copies of the network into the target network."""
+    loss: Literal["huber", "mse"] = "huber"
+    """Loss on the TD error; huber has its corner at 1 (Mnih et al. 2015)."""
+    double: bool = True
+    """Choose the bootstrap action with the online network (van Hasselt et al. 2016)."""
+
+
+class EvaluationSettings(Section):
+    """How the agent is judged while it trains and by `icebox eval`: separate games, unseen seeds, raw scores."""
+
+    interval_steps: NonNegative = 10_000
+    """Environment steps between evaluations during training (0: none)."""
+    episodes: Positive = 20
+    """Episodes per evaluation during training."""
+    num_games: Positive = 10
+    """Copies of the game that evaluate side by side; each plays its own quota of episodes."""
+    epsilon: Fraction = 0.0
+    """Probability of a random action during evaluation."""
+    stop_at_score: float | None = None
+    """End the run once the mean of an evaluation reaches this. None: play all steps."""
+
+
+class CheckpointSettings(Section):
+    """How the run is kept safe."""
+
+    interval_steps: NonNegative = 25_000
+    """Environment steps between checkpoints (0: only at the end and when stopped)."""
+    keep: Positive = 2
+    """Newest checkpoints kept; older ones are removed after a newer one is safe."""
+
+
+class TelemetrySettings(Section):
+    """What is written while the agent trains."""
+
+    interval_s: PositiveFloat = 2.0
+    """Least seconds between two flushes of metrics to TensorBoard."""
+
+
+class Settings(Section):
+    """Everything that decides how a run goes; written to `config.yaml` in the run folder."""
+
+    steps: Positive = 100_000
+    """Environment steps (agent decisions, over all copies) to train for."""
+    seed: NonNegative = 0
+    """The one seed; every random generator of the run is derived from it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks live. auto: the GPU when there is one."""
+    algo: Literal["icebox", "dqn-sb3", "qrdqn", "ppo", "a2c", "sac", "td3", "tqc"] = "icebox"
+    """icebox: our agent. The others are stable-baselines3's and sb3-contrib's own, in the same run folder."""
+    threads: NonNegative = 0
+    """Threads torch may use for one operation on the CPU (0: chosen for the network's size and this machine)."""
+    game: GameSettings = GameSettings()
+    actor: ActorSettings = ActorSettings()
+    replay: ReplaySettings = ReplaySettings()
+    network: NetworkSettings = NetworkSettings()
+    learner: LearnerSettings = LearnerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    sb3: dict[str, dict[str, Any]] = {}
+    """Constructor arguments of stable-baselines3's algorithms, by algorithm: `{ppo: {n_steps: 1024}}`. In YAML only."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if self.replay.capacity < self.learner.batch_size:
+            raise ValueError(
+                f"replay.capacity ({self.replay.capacity}) must be at least learner.batch_size "
+                f"({self.learner.batch_size})"
+            )
+        if self.replay.capacity < 2 * self.game.num_games:
+            raise ValueError(
+                f"replay.capacity ({self.replay.capacity}) must be at least 2 * game.num_games "
+                f"({2 * self.game.num_games}): the row in which an episode ends holds no transition"
+            )
+        return self

@@ -1,0 +1,36 @@
+"""A module `os` whose Nth operation fails, as on a full or dying disk."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "unlink", "rmdir", "listdir", "lstat")
+
+
+class FailingOs:
+    """Stands in for the module `os` in the code under test: operation number `nth` (from 0) raises `error`.
+
+    With `lasting` every later one fails too, except close. A failing write leaves half of its data, a failing close
+    closes, as real ones do. fsync is counted and not done: these tests do not cut the power.
+    """
+
+    def __init__(self, nth: int | None = None, error: int = 0, lasting: bool = False) -> None:
+        self.calls = 0
+        self.failed: list[str] = []
+        self._nth, self._error, self._lasting = nth, error, lasting
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(os, name)
+        return (lambda *args, **kwargs: self._call(name, real, args, kwargs)) if name in OPERATIONS else real
+
+    def _call(self, name: str, real: Any, args: tuple, kwargs: dict) -> Any:
+        now, self.calls = self.calls, self.calls + 1
+        if self._nth is not None and (now == self._nth or (self._lasting and now > self._nth and name != "close")):
+            self.failed.append(name)
+            if name == "write":
+                real(args[0], args[1][: len(args[1]) // 2])
+            elif name == "close":
+                real(*args)
+            raise OSError(self._error, os.strerror(self._error), str(args[0]))
+        return None if name == "fsync" else real(*args, **kwargs)

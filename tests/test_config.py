@@ -1,0 +1,191 @@
+"""The settings: frozen, documented, and narrow enough that nonsense is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from agent import config
+from agent.config import Section, Settings
+
+SECTIONS = [kind for kind in vars(config).values() if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def every_setting(kind: type[Section] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted name and field of each setting that is not a group."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from every_setting(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def with_value(name: str, value: Any) -> Settings:
+    """Settings in which the setting of that dotted name has been given."""
+    tree: Any = value
+    for part in reversed(name.split(".")):
+        tree = {part: tree}
+    return Settings.model_validate(tree)
+
+
+def value_of(settings: Any, name: str) -> Any:
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def test_every_setting_is_documented() -> None:
+    """Each setting has a docstring that ends in a full stop, which becomes its help; each group's class has one too."""
+    found = dict(every_setting())
+    assert len(found) > 40 and "game.atari.sticky_actions" in found
+    assert [name for name, field in found.items() if not (field.description or "").endswith(".")] == []
+    assert [kind.__name__ for kind in SECTIONS if not vars(kind).get("__doc__")] == []
+
+
+def test_every_group_can_be_reached() -> None:
+    """No group of settings stands in the file without a place in `Settings`."""
+    reached, todo = set(), [Settings]
+    while todo:
+        kind = todo.pop()
+        reached.add(kind)
+        annotations = [field.annotation for field in kind.model_fields.values()]
+        todo += [other for other in annotations if isinstance(other, type) and issubclass(other, Section)]
+    assert set(SECTIONS) == reached | {Section}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in every_setting()])
+def test_every_setting_is_frozen(name: str) -> None:
+    """What was read stays as it is: no setting can be assigned, at any depth."""
+    *groups, last = name.split(".")
+    settings = Settings()
+    group = value_of(settings, ".".join(groups)) if groups else settings
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(group, last, getattr(group, last))
+
+
+@pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
+def test_unknown_keys_are_errors(kind: type[Section]) -> None:
+    """A key that no setting has is refused in every group, and named."""
+    with pytest.raises(ValidationError, match="learning_rat\n.*[Ee]xtra"):
+        kind.model_validate({"learning_rat": 1})
+
+
+def test_defaults_are_valid_and_survive_json() -> None:
+    """The defaults pass their own checks, and settings read back from what was written are equal."""
+    assert Settings.model_validate(Settings().model_dump()) == Settings()
+    changed = with_value("network.hidden", (512, 3))
+    assert changed != Settings()
+    assert Settings.model_validate_json(changed.model_dump_json()) == changed
+
+
+def test_two_settings_share_nothing_that_can_change() -> None:
+    """The one open mapping belongs to each `Settings` alone."""
+    first = Settings()
+    first.sb3["ppo"] = {"n_steps": 1}
+    assert Settings().sb3 == {}
+
+
+FRACTIONS = (
+    "game.atari.sticky_actions game.minatar.sticky_actions actor.epsilon_start actor.epsilon_end "
+    "replay.priority_exponent replay.importance_exponent replay.importance_exponent_end learner.discount "
+    "evaluation.epsilon"
+).split()
+FROM_ONE = (
+    "steps game.num_games game.atari.frame_skip game.atari.stack game.atari.max_frames game.minatar.max_steps "
+    "actor.epsilon_steps replay.n_step learner.batch_size learner.target_interval evaluation.episodes "
+    "evaluation.num_games checkpoint.keep"
+).split()
+FROM_ZERO = (
+    "seed threads game.threads game.atari.noop_max learner.learning_starts evaluation.interval_steps "
+    "checkpoint.interval_steps"
+).split()
+ABOVE_ZERO = (
+    "replay.reward_clip learner.samples_per_insert learner.learning_rate learner.adam_epsilon learner.max_grad_norm "
+    "telemetry.interval_s"
+).split()
+SWITCHES = (
+    "game.atari.fire_reset game.atari.life_loss_ends game.atari.full_action_space game.minatar.ramping "
+    "game.minatar.minimal_actions network.dueling learner.double"
+).split()
+CHOICES = "device algo game.vectorize replay.device network.torso learner.loss".split()
+OTHERS = "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3".split()
+INF, NAN = float("inf"), float("nan")
+
+
+def test_the_range_of_every_setting_is_tested() -> None:
+    """No setting is missing from the tables above."""
+    tables = (FRACTIONS, FROM_ONE, FROM_ZERO, ABOVE_ZERO, SWITCHES, CHOICES, OTHERS)
+    assert sorted(name for table in tables for name in table) == sorted(name for name, _ in every_setting())
+
+
+@pytest.mark.parametrize(
+    ("names", "good", "bad"),
+    [
+        (FRACTIONS, [0.0, 0.5, 1.0, "0.25"], [-1e-9, 1.0 + 1e-9, NAN, INF, None]),
+        (FROM_ONE, [1, 2, "3"], [0, -1, 1.5, NAN, None]),
+        (FROM_ZERO, [0, 1, "2"], [-1, 0.5, INF, None]),
+        (ABOVE_ZERO, [1e-12, 7.5, "1e-4"], [0.0, -1.0, NAN, INF]),
+        (SWITCHES, [True, False], [2, "perhaps", None]),
+        (CHOICES, [], ["", "x", None]),
+        (["replay.capacity"], [32, 10**9], [0, -5, 31, 40.5, None]),
+        (["network.hidden"], [(1,), (512, 256)], [(0,), (256, -1), (1.5,), 256, None]),
+        (["learner.learning_rate_end"], [0.0, 1e-5, None], [-1e-9, NAN, INF]),
+        (["evaluation.stop_at_score"], [-110.0, 0.0, None], [NAN, INF, -INF]),
+        (["replay.reward_clip"], [None], []),
+        (["sb3"], [{"ppo": {"n_steps": 1}}], [{"ppo": 1}, []]),
+    ],
+)
+def test_ranges(names: list[str], good: list[Any], bad: list[Any]) -> None:
+    """Values up to the edge of a range are taken, also as words; those beyond it and NaN are refused by name."""
+    for name in names:
+        assert with_value(name, value_of(Settings(), name)) == Settings()
+        for value in good:
+            taken = value_of(with_value(name, value), name)
+            assert taken == (float(value) if isinstance(value, str) else value)
+        for value in bad:
+            with pytest.raises(ValidationError) as error:
+                with_value(name, value)
+            assert name.split(".")[-1] in str(error.value)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_every_choice_is_taken(name: str) -> None:
+    """Each of the words that a choice allows is taken as it is, and the default is one of them."""
+    words = dict(every_setting())[name].annotation.__args__
+    assert value_of(Settings(), name) == words[0]
+    assert [value_of(with_value(name, word), name) for word in words] == list(words)
+
+
+def test_replay_holds_at_least_a_batch() -> None:
+    """A replay smaller than one batch is refused with both numbers; one of exactly a batch is enough."""
+    def both(capacity: int) -> Settings:
+        return Settings.model_validate({"replay": {"capacity": capacity}, "learner": {"batch_size": 64}})
+
+    assert both(64).replay.capacity == 64
+    with pytest.raises(ValidationError, match=r"replay\.capacity \(63\) must be at least learner\.batch_size \(64\)"):
+        both(63)
+
+
+def test_replay_holds_two_rows_of_every_game() -> None:
+    """With one row a game whose episode has just ended would have nothing in replay; two for each are enough."""
+    def both(capacity: int) -> Settings:
+        return Settings.model_validate({"replay": {"capacity": capacity}, "game": {"num_games": 64}})
+
+    assert both(128).replay.capacity == 128
+    with pytest.raises(ValidationError, match=r"replay\.capacity \(127\) must be at least 2 \* game\.num_games \(128\)"):
+        both(127)
+
+
+def test_samples_per_insert_is_dqns() -> None:
+    """The default replay ratio is that of Mnih et al. 2015: a batch of 32 every 4 steps."""
+    assert Settings().learner.samples_per_insert == Settings().learner.batch_size / 4
+
+
+def test_hidden_needs_a_layer() -> None:
+    """A network without a hidden layer is refused where every other range is."""
+    with pytest.raises(ValidationError, match="hidden"):
+        with_value("network.hidden", ())
