@@ -1,0 +1,148 @@
+"""The film: one ring of rows per game, every frame stored once; stacks are put together when they are read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+MAX_STACK = 256  # a row's history is a u8
+ARRAYS = ("frames", "action", "reward", "terminated", "truncated", "history")
+
+
+class Film:
+    """Rows of `num_columns` games, the newest `length` of each.
+
+    The row at time i holds the frame seen at i, the action that answered it, and the reward and the ends that followed
+    that action. `history` counts the earlier rows of the same episode, at most stack - 1: that many frames of the
+    stack exist, those before are zero.
+
+    A slot is where a row lies: position in the ring * num_columns + column. Time-major, so that the filled part of a
+    young film is one piece of memory, saved without a copy.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_columns: int,
+        length: int,
+        frame_shape: tuple[int, ...],
+        dtype: str,
+        stack: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not 1 <= stack <= MAX_STACK:
+            raise ValueError(f"A stack of {stack} frames cannot be stored; it must be between 1 and {MAX_STACK}.")
+        self.num_columns, self.length, self.stack = num_columns, length, stack
+        self.frame_shape = tuple(frame_shape)
+        self.device = torch.device(device)
+        self.num_rows = num_columns * length
+        self.frames = self._zeros((self.num_rows + 1, math.prod(frame_shape)), dtype)  # the last one stays zero
+        self.action = self._zeros((self.num_rows,), "int16")
+        self.reward = self._zeros((self.num_rows,), "float32")
+        self.terminated = self._zeros((self.num_rows,), "bool")
+        self.truncated = self._zeros((self.num_rows,), "bool")
+        self.history = self._zeros((self.num_rows,), "uint8")
+        self.cursor = np.zeros(num_columns, np.int64)  # rows ever written
+        self._history = np.zeros(num_columns, np.int64)  # of the next row, if it continues the episode
+        self._back = torch.arange(1 - stack, 1, device=self.device)  # [stack], oldest first
+
+    def _zeros(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+        if self.device.type == "cpu":  # numpy's zeros take memory only as they are written: a large film starts at once
+            return torch.from_numpy(np.zeros(shape, dtype))
+        return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=self.device)
+
+    def send(self, array: np.ndarray) -> torch.Tensor:
+        """Return `array` on the film's device; on a GPU the copy is not waited for."""
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def append(
+        self,
+        columns: np.ndarray,
+        frame: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+        first: np.ndarray,
+    ) -> np.ndarray:
+        """Write one row at the head of each of `columns`, i64 [M], over its oldest row; return the slots, i64 [M].
+
+        `frame` is [M, *frame_shape], the others [M]; `first` begins an episode. No column may be named twice.
+        """
+        slots = self.cursor[columns] % self.length * self.num_columns + columns
+        history = np.where(first, 0, self._history[columns])
+        self._history[columns] = np.minimum(history + 1, self.stack - 1)
+        self.cursor[columns] += 1
+        where = self.send(slots)
+        self.frames.index_copy_(0, where, self.send(frame.reshape(len(columns), -1)))
+        self.action.index_copy_(0, where, self.send(action.astype(np.int16)))
+        self.reward.index_copy_(0, where, self.send(reward.astype(np.float32)))
+        self.terminated.index_copy_(0, where, self.send(terminated))
+        self.truncated.index_copy_(0, where, self.send(truncated))
+        self.history.index_copy_(0, where, self.send(history.astype(np.uint8)))
+        return slots
+
+    def truncate(self, columns: np.ndarray) -> None:
+        """Mark the newest row of each of `columns`, i64 [M], truncated."""
+        self.truncated.index_fill_(0, self.send(self.newest()[columns]), True)
+
+    def newest(self) -> np.ndarray:
+        """Return the slot of every column's newest row, i64 [num_columns]; of an empty column its last slot."""
+        return (self.cursor - 1) % self.length * self.num_columns + np.arange(self.num_columns)
+
+    def after(self, slots: np.ndarray, rows: int) -> np.ndarray:
+        """Return the slots `rows` rows later (earlier when negative) in the same columns."""
+        return (slots + rows * self.num_columns) % self.num_rows
+
+    def walk(self, slots: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """`after` on the device; `rows` is i64 and broadcasts."""
+        return torch.add(slots, rows, alpha=self.num_columns).remainder_(self.num_rows)
+
+    def stacks(self, slots: torch.Tensor) -> torch.Tensor:
+        """Return the observations whose newest frames lie at `slots`, i64 [N] -> [N, *observation_shape].
+
+        Frames before the start of the episode are zero. Of rows within stack - 1 of the oldest one the history has
+        been overwritten by the head; they must not be asked for.
+        """
+        if self.stack == 1:
+            return self.frames.index_select(0, slots).view(-1, *self.frame_shape)
+        rows = self.walk(slots[:, None], self._back)  # [N, stack]
+        seen = self.history.index_select(0, slots)[:, None] + self._back >= 0
+        rows = torch.where(seen, rows, self.num_rows)  # the frame that stays zero
+        return self.frames.index_select(0, rows.view(-1)).view(-1, self.stack, *self.frame_shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes held by the film."""
+        return sum(getattr(self, name).nbytes for name in ARRAYS)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return the film itself, not a copy: the rows that were ever written, and the cursors."""
+        return self._written(self.cursor) | {"cursor": torch.from_numpy(self.cursor)}
+
+    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `state_dict` gave, in place; ValueError, and nothing changed, when it does not fit."""
+        cursor = state["cursor"].cpu().numpy()
+        if cursor.shape != self.cursor.shape:
+            raise ValueError(f"The saved film has {len(cursor)} columns, this one has {self.num_columns}.")
+        written = self._written(cursor)
+        for name, tensor in written.items():
+            saved = state[name]
+            if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+                raise ValueError(
+                    f"The saved film's {name} is {saved.dtype} {list(saved.shape)}, "
+                    f"this one's {tensor.dtype} {list(tensor.shape)}."
+                )
+        for name, tensor in written.items():
+            tensor.copy_(state[name])
+        self.cursor[:] = cursor
+        history = self.history[self.send(self.newest())].cpu().numpy().astype(np.int64)
+        self._history[:] = np.minimum(history + 1, self.stack - 1)
+
+    def _written(self, cursor: np.ndarray) -> dict[str, torch.Tensor]:
+        rows = min(int(cursor.max()), self.length) * self.num_columns
+        return {name: getattr(self, name)[:rows] for name in ARRAYS}

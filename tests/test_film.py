@@ -1,0 +1,109 @@
+"""The film: stacks as they were seen, rings of their own pace."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.replay.film import Film
+
+FRAME = (2,)
+
+
+def write(film: Film, columns: np.ndarray, frame: np.ndarray, first: np.ndarray, **other: np.ndarray) -> np.ndarray:
+    """Append rows whose other fields do not matter."""
+    no, zero = np.zeros(len(columns), bool), np.zeros(len(columns))
+    fields = {"action": zero, "reward": zero, "terminated": no, "truncated": no} | other
+    return film.append(columns, frame, first=first, **fields)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.integers(0, 9))
+def test_stacks_are_those_that_were_seen(seed: int, num_columns: int, stack: int, more: int) -> None:
+    """At every ring position, columns advancing at their own pace, each row with a whole history gives its stack."""
+    rng = np.random.default_rng(seed)
+    length = stack + more
+    film = Film(num_columns=num_columns, length=length, frame_shape=FRAME, dtype="float32", stack=stack)
+    seen = [deque(maxlen=stack) for _ in range(num_columns)]
+    kept = [deque(maxlen=more + 1) for _ in range(num_columns)]  # (slot, stack) of the rows with a whole history
+    for tick in range(3 * length):
+        columns = np.flatnonzero(rng.random(num_columns) < 0.7)
+        if not columns.size:
+            continue
+        first = (film.cursor[columns] == 0) | (rng.random(len(columns)) < 0.2)
+        frame = np.stack([columns + 1, np.full(len(columns), tick + 1)], 1).astype(np.float32)
+        slots = write(film, columns, frame, first)
+        for row, column in enumerate(columns):
+            if first[row]:
+                seen[column].extend([np.zeros(FRAME, np.float32)] * stack)
+            seen[column].append(frame[row])
+            kept[column].append((slots[row], np.stack(seen[column])))
+        rows = [row for column in kept for row in column]
+        stacks = film.stacks(torch.tensor([slot for slot, _ in rows]))
+        expected = np.stack([observation for _, observation in rows])
+        assert np.array_equal(stacks.numpy(), expected if stack > 1 else expected[:, 0])
+
+
+def test_rows_hold_what_was_written() -> None:
+    """Action, reward and flags are found in the slot that append returned, and `after` walks along the column."""
+    film = Film(num_columns=3, length=4, frame_shape=FRAME, dtype="uint8")
+    for tick in range(6):
+        columns, frame, first = np.array([0, 2]), np.full((2, 2), tick, np.uint8), np.full(2, tick == 0)
+        slots = write(
+            film,
+            columns,
+            frame,
+            first,
+            action=np.array([tick, tick + 10]),
+            reward=np.array([0.5, -0.5]) * tick,
+            terminated=np.array([tick == 5, False]),
+            truncated=np.array([False, tick == 5]),
+        )
+    assert film.action[slots].tolist() == [5, 15]
+    assert film.reward[slots].tolist() == [2.5, -2.5]
+    assert film.terminated[slots].tolist() == [True, False]
+    assert film.truncated[slots].tolist() == [False, True]
+    assert film.cursor.tolist() == [6, 0, 6]
+    assert film.newest()[[0, 2]].tolist() == slots.tolist()
+    assert film.action[film.after(slots, -2)].tolist() == [3, 13]
+    assert film.after(slots, 4).tolist() == slots.tolist()
+    film.truncate(np.array([0]))
+    assert film.truncated[slots].tolist() == [True, True]
+
+
+def test_state_holds_the_written_rows_only() -> None:
+    """A young film's state is as long as what was written, and a film that took it goes on as the first one does."""
+    films = [Film(num_columns=2, length=50, frame_shape=FRAME, dtype="float32", stack=3) for _ in range(2)]
+    both = np.arange(2)
+    for tick in range(7):
+        write(films[0], both, np.full((2, 2), tick + 1.0, np.float32), np.array([tick in (0, 6), tick == 0]))
+    state = films[0].state_dict()
+    assert len(state["frames"]) == 14
+    films[1].load_state_dict(state)
+    for film in films:
+        slots = torch.from_numpy(write(film, both, np.full((2, 2), 99.0, np.float32), np.zeros(2, bool)))
+        assert film.stacks(slots)[:, :, 0].tolist() == [[0.0, 7.0, 99.0], [6.0, 7.0, 99.0]]
+
+
+def test_a_state_of_another_shape_is_refused() -> None:
+    """The error names the array, and nothing has changed."""
+    film = Film(num_columns=2, length=5, frame_shape=(3,), dtype="float32")
+    write(film, np.arange(2), np.ones((2, 3), np.float32), np.ones(2, bool))
+    wrong = (("frames", {"frame_shape": (4,)}), ("frames", {"dtype": "uint8"}), ("columns", {"num_columns": 3}))
+    for name, other in wrong:
+        unlike = Film(**({"num_columns": 2, "length": 5, "frame_shape": (3,), "dtype": "float32"} | other))
+        with pytest.raises(ValueError, match=name):
+            unlike.load_state_dict(film.state_dict())
+        assert not unlike.cursor.any()
+
+
+def test_a_stack_that_does_not_fit_is_refused() -> None:
+    """A stack of no frame, or of more than a row can count, is an error at once."""
+    for stack in (0, 257):
+        with pytest.raises(ValueError, match=f"stack of {stack}"):
+            Film(num_columns=1, length=300, frame_shape=FRAME, dtype="uint8", stack=stack)
