@@ -1,0 +1,1 @@
+"""Torsos, heads and the Q-network that joins them."""
