@@ -1,0 +1,98 @@
+"""The log of evaluations, `evaluations.npz`, with the arrays that stable-baselines3's EvalCallback writes."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.telemetry.files import write_atomic
+from agent.telemetry.statistics import bootstrap_ci, iqm
+
+
+def summary(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
+    """Return what one evaluation says under its tags: means, interquartile mean, 95 % interval of the mean."""
+    low, high = bootstrap_ci(scores)
+    return {
+        "eval/mean_reward": float(np.mean(scores)),
+        "eval/mean_ep_length": float(np.mean(lengths)),
+        "eval/iqm": iqm(scores),
+        "eval/ci_low": low,
+        "eval/ci_high": high,
+    }
+
+
+def best_in(path: Path) -> float | None:
+    """Return the best mean score in an `evaluations.npz`; None when there is none or it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return float(arrays["results"].mean(axis=1).max())
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+class Evaluations:
+    """Every evaluation of a run: timesteps i64 [K], results f64 [K, E] (raw scores), ep_lengths i64 [K, E].
+
+    Stateful: the state holds all rows, and loading it rewrites the file, so that evaluations after the checkpoint,
+    which a resumed run makes again, are gone from it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._timesteps: list[int] = []
+        self._results: list[list[float]] = []
+        self._lengths: list[list[int]] = []
+
+    def add(self, steps: int, scores: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
+        """Append the evaluation made after `steps` environment steps, write the file, and return its `summary`."""
+        if len(scores) != len(lengths) or len(scores) == 0:
+            raise ValueError(f"An evaluation needs a length for every score; got {len(scores)} and {len(lengths)}.")
+        if self._results and len(scores) != len(self._results[0]):
+            raise ValueError(
+                f"{self._path} holds evaluations of {len(self._results[0])} episodes; one of {len(scores)} does not "
+                "fit. Keep evaluation.episodes the same within a run."
+            )
+        self._timesteps.append(int(steps))
+        self._results.append([float(score) for score in scores])
+        self._lengths.append([int(length) for length in lengths])
+        self._write()
+        return summary(scores, lengths)
+
+    @property
+    def best(self) -> float | None:
+        """The best mean score so far; None before the first evaluation."""
+        return max((float(np.mean(row)) for row in self._results), default=None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "timesteps": list(self._timesteps),
+            "results": [list(row) for row in self._results],
+            "ep_lengths": [list(row) for row in self._lengths],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        rows = state["timesteps"], state["results"], state["ep_lengths"]
+        if len({len(column) for column in rows}) != 1:
+            raise ValueError(f"The state of {self._path.name} has columns of different lengths.")
+        self._timesteps = list(rows[0])
+        self._results = [list(row) for row in rows[1]]
+        self._lengths = [list(row) for row in rows[2]]
+        if self._timesteps:
+            self._write()
+        else:
+            self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            timesteps=np.array(self._timesteps, dtype=np.int64),
+            results=np.array(self._results, dtype=np.float64),
+            ep_lengths=np.array(self._lengths, dtype=np.int64),
+        )
+        write_atomic(self._path, buffer.getvalue())

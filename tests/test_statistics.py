@@ -1,0 +1,52 @@
+"""Tests of agent/telemetry/statistics.py."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from agent.telemetry.statistics import bootstrap_ci, iqm
+
+scipy_stats = pytest.importorskip("scipy.stats")
+
+
+@settings(max_examples=200, deadline=None)
+@given(arrays(np.float64, st.integers(1, 60), elements=st.floats(-1e6, 1e6)))
+def test_iqm_equals_scipy(x: np.ndarray) -> None:
+    """The interquartile mean is scipy's mean trimmed by a quarter at either end."""
+    assert iqm(x) == pytest.approx(scipy_stats.trim_mean(x, 0.25), rel=1e-9, abs=1e-6)
+
+
+def test_bootstrap_agrees_with_scipy() -> None:
+    """The interval is scipy's percentile bootstrap, up to the randomness of resampling."""
+    x = np.random.default_rng(3).normal(10.0, 2.0, 60)
+    expected = scipy_stats.bootstrap((x,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(0))
+    interval = expected.confidence_interval
+    assert bootstrap_ci(x, resamples=4000) == pytest.approx((interval.low, interval.high), abs=0.06)
+
+
+def test_bootstrap_covers_the_true_mean() -> None:
+    """Of 200 samples of 40 from a known distribution about 95 % have the true mean in their interval."""
+    generator = np.random.default_rng(5)
+    hits = 0
+    for _ in range(200):
+        low, high = bootstrap_ci(generator.normal(1.0, 1.0, 40), resamples=200)
+        hits += low <= 1.0 <= high
+    assert 178 <= hits <= 199
+
+
+def test_bootstrap_repeats_and_takes_a_statistic() -> None:
+    """The same seed gives the same interval, another statistic gives its own."""
+    x = [1.0, 2.0, 3.0, 4.0, 100.0]
+    assert bootstrap_ci(x) == bootstrap_ci(x)
+    assert len({bootstrap_ci(x, resamples=50, seed=seed) for seed in range(5)}) > 1
+    assert bootstrap_ci(x, np.max) == (3.0, 100.0)
+    assert bootstrap_ci([7.0]) == (7.0, 7.0)
+
+
+@pytest.mark.parametrize("x", [[], [[1.0, 2.0]]])
+def test_what_is_no_list_of_values_is_refused(x: list) -> None:
+    """No values, or a table, is an error that says so."""
+    with pytest.raises(ValueError, match="at least one value"):
+        iqm(x)
