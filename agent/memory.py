@@ -47,11 +47,16 @@ class MemoryPlan(NamedTuple):
 
     def __str__(self) -> str:
         """Say it in words."""
-        free = ", ".join(f"{size(self.free[device])} free {PLACES[device]}" for device in sorted(self.free))
+        replay, network = size(self.replay_bytes), size(self.network_bytes)
+        if self.replay_device == self.network_device:
+            return f"replay up to {replay} and learning {network} {self._place(self.replay_device)}"
         return (
-            f"replay {size(self.replay_bytes)} {PLACES[self.replay_device]} when full, "
-            f"networks and batches {size(self.network_bytes)} {PLACES[self.network_device]} ({free})"
+            f"replay up to {replay} {self._place(self.replay_device)}, "
+            f"learning {network} {self._place(self.network_device)}"
         )
+
+    def _place(self, device: str) -> str:
+        return f"{PLACES[device]} ({size(self.free[device])} free)"
 
 
 def size(count: float) -> str:

@@ -1,0 +1,130 @@
+"""Drives a training from where it stands to its end: our agent's ticks, or stable-baselines3's callbacks."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from agent.cli.record import Beat, Record, Stop
+from agent.cli.session import Session, evaluating, evaluation_seed
+from agent.cli.stock_session import StockSession
+from agent.sb3 import stock
+from agent.telemetry.rates import Rates
+from agent.types import Episode
+
+
+def drive(session: Session, record: Record, stop: Stop) -> bool:
+    """Train until the run's steps are played, its score is reached or `stop` is asked; return whether it was finished.
+
+    The end is evaluated (unless stopped) and always saved.
+    """
+    settings = session.settings
+    steps = session.clock.steps
+    evaluate = Beat(settings.evaluation.interval_steps, record.judged)
+    save = Beat(settings.checkpoint.interval_steps, steps)
+    rates = Rates(steps, session.learner.updates)
+
+    def values() -> dict[str, float]:
+        return rates.take() | session.metrics()
+
+    record.progress.update(steps)
+    done = _evaluate(session, record, stop, evaluate, steps)  # one that was owed when the run was stopped
+    ticks = session.ticks()
+    while not done and stop.signal is None:
+        tick = next(ticks)
+        steps = tick.steps
+        rates.add(tick)
+        record.monitor.record(tick.step.episodes)
+        record.progress.update(steps)
+        record.flush(steps, values)
+        done = _evaluate(session, record, stop, evaluate, steps)
+        if save.due(steps) and not done and stop.signal is None:
+            record.checkpoint(steps, session.state_dict)
+    record.flush(steps, values, now=True)
+    record.show_average(steps)
+    record.checkpoint(steps, session.state_dict, last=True)
+    return done
+
+
+def drive_stock(session: StockSession, record: Record, stop: Stop) -> bool:
+    """Train one of stable-baselines3's own algorithms in the same way; return whether it was finished."""
+    settings, algorithm = session.settings, session.algorithm
+    steps = algorithm.num_timesteps
+    evaluate = Beat(settings.evaluation.interval_steps, record.judged)
+    save = Beat(settings.checkpoint.interval_steps, steps)
+    since, steps_since = time.perf_counter(), steps
+
+    def speed(steps: int) -> dict[str, float]:
+        nonlocal since, steps_since
+        now = time.perf_counter()
+        rate = (steps - steps_since) / (now - since)
+        since, steps_since = now, steps
+        return {"time/steps_per_s": rate}
+
+    def on_beat(steps: int, episodes: list[Any]) -> bool:
+        record.monitor.record(episodes)
+        record.progress.update(steps)
+        record.flush(steps, partial(speed, steps))
+        return stop.signal is None and not done
+
+    def on_settled(steps: int) -> None:
+        nonlocal done
+        done = done or _evaluate(session, record, stop, evaluate, steps)
+        if save.due(steps) and not done and stop.signal is None:
+            record.checkpoint(steps, session.state_dict)
+
+    record.progress.update(steps)
+    done = _evaluate(session, record, stop, evaluate, steps)
+    if not done:
+        stock.train(
+            algorithm,
+            settings.steps,
+            on_beat=on_beat,
+            on_settled=on_settled,
+            on_scalars=lambda steps, values: record.flush(steps, lambda: values, now=True),
+            interval_s=settings.telemetry.interval_s,
+        )
+    record.show_average(algorithm.num_timesteps)
+    record.checkpoint(algorithm.num_timesteps, session.state_dict, last=True)
+    return done
+
+
+class _Stopped(Exception):
+    """Leaves an evaluation between two steps of its games."""
+
+
+def _evaluate(session: Session | StockSession, record: Record, stop: Stop, due: Beat, steps: int) -> bool:
+    """Evaluate when it is time; return whether the run has come to its end: all steps or its score.
+
+    A stop ends an evaluation at once, and with it what is left of the run; it is owed when the run goes on.
+    """
+    settings = session.settings
+    ended = steps >= settings.steps
+    if not due.due(steps) and not (ended and settings.evaluation.interval_steps and record.judged != steps):
+        return ended
+    try:
+        episodes = _play(session, stop, steps)
+    except _Stopped:
+        return False
+    mean = record.evaluation(steps, episodes, session.weights)
+    target = settings.evaluation.stop_at_score
+    return ended or (target is not None and mean >= target)
+
+
+def _play(session: Session | StockSession, stop: Stop, steps: int) -> list[Episode]:
+    settings = session.settings
+    seed = evaluation_seed(settings, steps)
+    if isinstance(session, Session):
+        act = evaluating(session.network, settings, session.spec.num_actions, seed, session.device)
+    else:
+        act = session.act()
+
+    def act_unless_stopped(observation: np.ndarray) -> np.ndarray:
+        if stop.signal is not None:
+            raise _Stopped
+        return act(observation)
+
+    return session.judge.play(act_unless_stopped, settings.evaluation.episodes, seed)

@@ -1,0 +1,179 @@
+"""icebox eval RUN: play unseen games with a trained agent and say how good it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+
+from agent import checkpoint
+from agent.cli.record import load_checkpoint
+from agent.cli.session import Act, Judge, evaluating, family_settings, make_network, pick_device, set_threads
+from agent.cli.stock_session import StockSession
+from agent.cli.tables import print_json
+from agent.cli.train import shown_path
+from agent.cli.words import complain
+from agent.config import Settings
+from agent.telemetry.run_folder import RunFolder, find
+from agent.telemetry.statistics import bootstrap_ci, iqm
+from agent.types import Episode
+from envs.make import GameSpec, spec
+
+SEED = 1_000_003  # far from the seeds people train with; every owner of randomness is derived from it by a hash
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play whole episodes with the agent of RUN on games that it has never seen, and report its raw scores."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """A run folder, 'latest', or 'GAME/latest'."""
+    episodes: int = 100
+    """Whole episodes to play."""
+    seed: int = SEED
+    """Seed of the games; the same seed gives the same episodes."""
+    weights: Literal["best", "last"] = "best"
+    """best: those of the best evaluation during training (last, when there was none). last: the newest checkpoint's."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object last."""
+    runs_dir: Path = Path("runs")
+    """Where runs are kept."""
+
+
+def run(arguments: Arguments) -> int:
+    """Evaluate as the arguments say and print the result; return 0."""
+    if arguments.episodes < 1:
+        raise ValueError(f"--episodes: must be a whole number, at least 1, got {arguments.episodes}.")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed: must be a whole number, at least 0, got {arguments.seed}.")
+    folder = RunFolder.open(find(arguments.runs_dir, arguments.run))
+    result = judge(folder, arguments.episodes, arguments.seed, arguments.weights)
+    low, high = result["ci95"]
+    print(f"{result['game']}: mean score {result['mean']:.1f} over {result['episodes']} unseen episodes")
+    print(f"  95% interval of the mean [{low:.1f}, {high:.1f}]")
+    print(f"  standard deviation {result['std']:.1f}, interquartile mean {result['iqm']:.1f}")
+    print(f"  lowest {result['min']:.1f}, highest {result['max']:.1f}, mean length {result['mean_length']:.0f} steps")
+    print(f"  weights: {result['weights']}")
+    print(f"  protocol: {result['protocol']}")
+    if arguments.json:
+        print_json(result)
+    return 0
+
+
+def judge(folder: RunFolder, episodes: int, seed: int, weights: str = "best") -> dict[str, Any]:
+    """Return the scores of `episodes` unseen episodes of the run in `folder`, ready for JSON."""
+    settings = _here(folder.settings())
+    act, steps, described, close = _policy(folder, settings, seed, weights)
+    judging = Judge(folder.game, settings)
+    shown = sys.stderr.isatty()
+    played = 0
+
+    def on_episode(episode: Episode) -> None:
+        nonlocal played
+        played += 1
+        if shown:
+            print(f"\r  episode {played}/{episodes}", end="", file=sys.stderr, flush=True)
+
+    try:
+        finished = judging.play(act, episodes, seed, on_episode)
+    finally:
+        judging.close()
+        close()
+        if shown and played:
+            print("\r" + " " * 40 + "\r", end="", file=sys.stderr, flush=True)
+    scores = np.array([episode.score for episode in finished])
+    low, high = bootstrap_ci(scores, np.mean)
+    return {
+        "game": folder.game,
+        "run": str(shown_path(folder.path)),
+        "episodes": episodes,
+        "mean": float(scores.mean()),
+        "std": float(scores.std()),
+        "iqm": iqm(scores),
+        "ci95": [low, high],
+        "min": float(scores.min()),
+        "max": float(scores.max()),
+        "mean_length": float(np.mean([episode.length for episode in finished])),
+        "steps": steps,
+        "weights": described,
+        "seed": seed,
+        "protocol": protocol(spec(folder.game, **family_settings(settings)), settings),
+    }
+
+
+def _here(settings: Settings) -> Settings:
+    """Return the settings as far as this machine has what they ask for: a run from a GPU is judged on any machine."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        return settings.model_copy(update={"device": "cpu"})
+    return settings
+
+
+def _policy(
+    folder: RunFolder, settings: Settings, seed: int, which: str
+) -> tuple[Act, int, str, Callable[[], None]]:
+    """Return how the run's agent plays, the steps it had learned for, what its weights are, and how to close it."""
+    kept, described = _weights(folder, which)
+    steps = int(kept["steps"])
+    if settings.algo == "icebox":
+        seen = spec(folder.game, **family_settings(settings))
+        device = pick_device(settings.device)
+        set_threads(settings, seen)
+        network = make_network(seen, settings, device)
+        network.load_state_dict(kept["network"])
+        return evaluating(network, settings, seen.num_actions, seed, device), steps, described, lambda: None
+    session = StockSession(folder.game, settings.model_copy(update={"steps": 1}), num_games=1)  # no replay to speak of
+    session.algorithm.policy.load_state_dict(kept["policy"])
+    return session.act(), steps, described, session.close
+
+
+def _weights(folder: RunFolder, which: str) -> tuple[Mapping[str, Any], str]:
+    best = folder.path / "best"
+    if which == "best" and checkpoint.numbers(best):
+        try:
+            tree = checkpoint.load_newest(best).tree
+        except FileNotFoundError as error:
+            complain(f"{error} The last weights are taken instead of the best.")
+        else:
+            score = f"the best evaluation during training ({tree['mean']:.1f} over {tree['episodes']} episodes)"
+            return tree["weights"], f"after {tree['steps']:,} steps, {score}"
+    tree, skipped = load_checkpoint(folder)
+    for sentence in skipped:
+        complain(sentence)
+    agent, steps = tree["agent"], tree["steps"]
+    weights = {"network": agent["learner"]["network"]} if "learner" in agent else {"policy": agent["modules"]["policy"]}
+    return {**weights, "steps": steps}, f"after {steps:,} steps, the last"
+
+
+def protocol(seen: GameSpec, settings: Settings) -> str:
+    """Return in one line how episodes are played when an agent is judged."""
+    parts = ["raw scores of whole episodes", "separate games and unseen seeds"]
+    parts.append("the same number of episodes from every game")
+    if settings.algo == "icebox":
+        parts.append("greedy" if settings.evaluation.epsilon == 0 else f"epsilon {settings.evaluation.epsilon:g}")
+    else:
+        parts.append("deterministic actions")
+    if seen.name.startswith("atari/"):
+        atari = settings.game.atari
+        parts += [
+            f"sticky actions {atari.sticky_actions:g}",
+            f"frame skip {atari.frame_skip}",
+            f"up to {atari.noop_max} no-ops",
+            "fire at reset" if atari.fire_reset else "no fire at reset",
+            "all 18 actions" if atari.full_action_space else "minimal actions",
+            f"at most {atari.max_frames:,} frames",
+        ]
+    if seen.name.startswith("minatar/"):
+        minatar = settings.game.minatar
+        parts += [
+            f"sticky actions {minatar.sticky_actions:g}",
+            "difficulty ramping" if minatar.ramping else "no ramping",
+            "minimal actions" if minatar.minimal_actions else "six actions",
+            f"at most {minatar.max_steps:,} steps",
+        ]
+    return ", ".join(parts)

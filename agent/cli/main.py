@@ -1,0 +1,104 @@
+"""The console script `icebox`: picks the verb, imports only that verb's module, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agent.cli.words import command
+
+
+class Verb(NamedTuple):
+    """A verb of the command line: `agent.cli.<module>` has `run`, and `Arguments` unless the verb is train."""
+
+    module: str
+    usage: str
+    summary: str
+
+
+VERBS = {
+    "train": Verb("train", "GAME", "train an agent while it plays"),
+    "resume": Verb("resume", "RUN", "go on with a stopped run, exactly where it was saved"),
+    "eval": Verb("evaluate", "RUN", "play unseen games with a trained agent and report its score"),
+    "demo": Verb("demo", "", "train and judge an agent on Lunar Lander, from nothing"),
+    "runs": Verb("runs", "", "list the runs"),
+    "games": Verb("games", "[FILTER]", "list the games"),
+    "board": Verb("board", "[RUN]", "open TensorBoard on this machine"),
+    "doctor": Verb("doctor", "", "check the machine, the packages and the speed"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: sys.argv) and return its exit code; never raises for a user's mistake."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            code = _dispatch(argv)
+        except SystemExit as stop:  # --help
+            code = stop.code if isinstance(stop.code, int) else 0
+        sys.stdout.flush()
+        return code
+    except BaseException as error:
+        from agent.cli.errors import report
+
+        return report(error)
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if argv[0] == "--version":
+        print(f"icebox {_version()}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in VERBS:
+        from agent.cli.errors import UsageError
+
+        near = difflib.get_close_matches(name, VERBS, n=1)
+        hint = f" Did you mean '{near[0]}'?" if near else f" The verbs are {', '.join(VERBS)}."
+        kind = "flag" if name.startswith("-") else "verb"
+        raise UsageError(f"unknown {kind} '{name}'.{hint}")
+    if name == "train":
+        from agent.cli.settings import parse_train
+
+        arguments = parse_train(rest)  # before the import of torch, so that a misspelled flag is answered at once
+        return importlib.import_module("agent.cli.train").run(arguments)
+    from agent.cli.errors import parse
+
+    module = importlib.import_module(f"agent.cli.{VERBS[name].module}")
+    return module.run(parse(module.Arguments, rest, prog=command(name)))
+
+
+def _overview() -> str:
+    left = {name: f"{name} {verb.usage}".rstrip() for name, verb in VERBS.items()}
+    width = max(map(len, left.values()))
+    icebox = command()
+    verbs = "\n".join(f"  {icebox} {left[name]:<{width}}  {verb.summary}" for name, verb in VERBS.items())
+    return f"""\
+Icebox trains, plays and freezes game-playing agents on one machine.
+
+{verbs}
+
+RUN is a run folder, 'latest' or 'GAME/latest'. '{icebox} VERB --help' shows every flag.
+
+Examples:
+  {icebox} train lunar-lander
+  {icebox} train atari/pong --steps 20000 --learner.batch-size 64
+  {icebox} eval latest --episodes 100"""
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("icebox-rl")
+    except metadata.PackageNotFoundError:
+        return "(not installed; run from a checkout)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Everything a run writes and says while it trains, in one hand, whichever algorithm trains."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+from agent import checkpoint
+from agent.cli.words import command as command_line
+from agent.cli.words import complain
+from agent.config import Settings
+from agent.telemetry.board import Board
+from agent.telemetry.evaluations import Evaluations, summary
+from agent.telemetry.monitor import Monitor
+from agent.telemetry.progress import Progress
+from agent.telemetry.provenance import versions
+from agent.telemetry.run_folder import RunFolder
+from agent.types import Episode
+
+
+class Beat:
+    """Says once for every multiple of `interval` steps that has been reached; never when `interval` is 0.
+
+    It follows from the step count alone, so it needs no state in a checkpoint.
+    """
+
+    def __init__(self, interval: int, steps: int):
+        self._interval = interval
+        self._next = (steps // interval + 1) * interval if interval else 0
+
+    def due(self, steps: int) -> bool:
+        """Return whether a multiple was reached since the last time."""
+        if not self._interval or steps < self._next:
+            return False
+        self._next = (steps // self._interval + 1) * self._interval
+        return True
+
+
+class Stop:
+    """A first Ctrl-C or SIGTERM asks the run to finish its step and save; a second one quits at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM asked: a supervisor that ends a run does not call that a failure."""
+        return self.signal == signal.SIGTERM
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)  # checkpoints survive this at any moment, so nothing needs tidying
+        self.signal = number
+
+
+class Record:
+    """A run's folder, logs, dashboard, progress line and checkpoints, opened together and closed together."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        game: str,
+        settings: Settings,
+        command: Sequence[str],
+        *,
+        quiet: bool,
+        resumed: Mapping[str, Any] | None = None,
+    ):
+        self.folder = folder
+        self.settings = settings
+        steps = int(resumed["steps"]) if resumed else 0
+        self._nowhere = open(os.devnull, "w", encoding="utf-8") if quiet else None  # noqa: SIM115 - closed by close
+        self._lost: set[str] = set()
+        self.progress = Progress(game, settings.steps, folder.log, stream=self._nowhere)
+        self.monitor = Monitor(folder.monitor, game)
+        self.evaluations = Evaluations(folder.evaluations)
+        self.board = Board(folder.path, resumed_at=steps if resumed else None, warn=self.warn)
+        if resumed:
+            for part in ("monitor", "evaluations", "board"):
+                getattr(self, part).load_state_dict(resumed[part])
+        else:
+            self.board.describe(settings, command, versions())
+        # The step of the last evaluation.
+        self.judged: int = max(resumed["evaluations"]["timesteps"], default=0) if resumed else 0
+        self._begun = self._flushed = time.monotonic()
+        self._steps_begun = steps
+
+    def warn(self, sentence: str) -> None:
+        """Say what went wrong, also where only that is wanted."""
+        self.progress.say(sentence)
+        if self._nowhere is not None:
+            with suppress(OSError, ValueError):
+                complain(sentence)
+
+    @contextmanager
+    def _spared(self, lost: str, *, once: bool = False) -> Iterator[None]:
+        """Let a disk that is full or broken cost what is done inside, with a sentence, and not the run."""
+        try:
+            yield
+        except OSError as error:
+            if not (once and lost in self._lost):
+                self.warn(f"{lost}, training goes on: {error}")
+            self._lost.add(lost)
+
+    def flush(self, steps: int, values: Callable[[], Mapping[str, float]], *, now: bool = False) -> None:
+        """Write `values()` and the scores of recent episodes, if the telemetry's interval has passed or `now`."""
+        if not now and time.monotonic() - self._flushed < self.settings.telemetry.interval_s:
+            return
+        self._flushed = time.monotonic()
+        shown = {**self.monitor.means(), **values()}
+        self.board.write(steps, shown)
+        with self._spared("Episodes cannot be written to monitor.csv", once=True):
+            self.monitor.flush()
+        self.progress.update(steps, shown)
+
+    def show_average(self, steps: int) -> None:
+        """End the progress line with the speed since the start or resume; the last interval may be an evaluation."""
+        if steps > self._steps_begun:
+            average = (steps - self._steps_begun) / (time.monotonic() - self._begun)
+            self.progress.update(steps, {"time/steps_per_s": average})
+
+    def evaluation(self, steps: int, episodes: Iterable[Episode], weights: Callable[[], Mapping[str, Any]]) -> float:
+        """Take an evaluation's episodes, keep the weights when they are the best so far, and return the mean score."""
+        played = list(episodes)
+        scores, lengths = [each.score for each in played], [each.length for each in played]
+        best = self.evaluations.best
+        values = summary(scores, lengths)
+        with self._spared("The evaluation could not be written to evaluations.npz"):
+            self.evaluations.add(steps, scores, lengths)
+        self.judged = steps
+        self.board.write(steps, values)
+        mean = values["eval/mean_reward"]
+        is_best = best is None or mean > best
+        self.progress.say(
+            f"evaluation at {steps:,} steps: mean {mean:.1f} of {len(played)} episodes, 95% interval "
+            f"[{values['eval/ci_low']:.1f}, {values['eval/ci_high']:.1f}]{', the best so far' if is_best else ''}"
+        )
+        if is_best:
+            self._save_best(steps, mean, len(played), weights())
+        return mean
+
+    def _save_best(self, steps: int, mean: float, episodes: int, weights: Mapping[str, Any]) -> None:
+        directory = self.folder.path / "best"
+        with self._spared("The best weights could not be kept"):
+            # A resumed run may judge once more what a lost part of it had judged: the counter still goes up.
+            number = max(checkpoint.numbers(directory), default=0) + 1
+            tree = {"weights": dict(weights), "steps": steps, "mean": mean, "episodes": episodes}
+            checkpoint.save(directory, number, tree, keep=1)
+
+    def checkpoint(self, steps: int, agent: Callable[[], Mapping[str, Any]], *, last: bool = False) -> None:
+        """Save `agent()` and this record, durably, and say so.
+
+        A disk that is full costs this checkpoint only, unless it is the `last`: then OSError is raised.
+        """
+        try:
+            number = max(checkpoint.numbers(self.folder.checkpoints), default=0) + 1
+            tree = {
+                "steps": steps,
+                "agent": dict(agent()),
+                "monitor": self.monitor.state_dict(),
+                "evaluations": self.evaluations.state_dict(),
+                "board": self.board.state_dict(),
+            }
+            self.board.flush()
+            checkpoint.save(
+                self.folder.checkpoints,
+                number,
+                tree,
+                keep=self.settings.checkpoint.keep,
+                on_durable=lambda path: self._announce(steps, number),
+            )
+        except OSError as error:
+            if last:
+                raise
+            self.warn(f"Training goes on without this checkpoint: {error}")
+
+    def _announce(self, steps: int, number: int) -> None:
+        with self._spared("meta.json could not be written"):
+            self.folder.note(steps=steps, checkpoint=number)
+        self.progress.say(f"checkpoint {number} at {steps:,} steps is safe")
+
+    def close(self) -> None:
+        """Write what is left and close all files."""
+        self.progress.close()
+        with self._spared("The last episodes could not be written to monitor.csv"):
+            self.monitor.close()
+        self.board.close()
+        if self._nowhere is not None:
+            self._nowhere.close()
+
+
+def load_checkpoint(folder: RunFolder) -> tuple[dict[str, Any], list[str]]:
+    """Return the newest intact checkpoint of a run, and a sentence about each newer one that is broken."""
+    try:
+        loaded = checkpoint.load_newest(folder.checkpoints)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{folder.path} has no checkpoint to go on from ({error}). "
+            f"Start a new run with: {command_line('train', folder.game)}"
+        ) from None
+    return loaded.tree, loaded.skipped

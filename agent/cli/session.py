@@ -1,0 +1,210 @@
+"""Our agent and its games, put together from the settings: what is trained, saved, resumed and judged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from agent import losses
+from agent.actor import Actor
+from agent.config import Settings
+from agent.evaluation import play_episodes
+from agent.learner import Learner
+from agent.loop import Clock, interleave, least_learning_starts
+from agent.memory import estimate
+from agent.nets.q_network import QNetwork, make_q_network, torso_kind
+from agent.replay.replay import Replay
+from agent.schedules import Linear, constant
+from agent.seeding import numpy_generator, seed_for, torch_generator
+from agent.types import Episode, Tick, VectorEnv
+from envs.make import GameSpec, make_vector_env, spec
+
+Act = Callable[[np.ndarray], np.ndarray]  # observations [B, *shape] -> actions [B] or [B, n]
+
+
+def family_settings(settings: Settings) -> dict[str, Any]:
+    """Return the settings of the game families in the form envs/make.py takes them."""
+    return {"atari": settings.game.atari.model_dump(), "minatar": settings.game.minatar.model_dump()}
+
+
+def make_games(game: str, settings: Settings, num_games: int, *, owner: str, **options: Any) -> VectorEnv:
+    """Return `num_games` copies of a game whose randomness belongs to `owner`."""
+    return make_vector_env(
+        game,
+        num_games,
+        seed_for(settings.seed, owner),
+        vectorize=settings.game.vectorize,
+        threads=settings.game.threads,
+        **family_settings(settings),
+        **options,
+    )
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device that a setting means; ValueError when a GPU is asked for and there is none."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no CUDA GPU here. 'icebox doctor' says why; --device cpu works.")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_threads(settings: Settings, spec: GameSpec) -> None:
+    """Choose torch's threads for one operation on the CPU: small networks lose more by sharing work than they win."""
+    large = torso_kind(settings.network, spec.observation_shape, spec.pixels) == "nature"
+    cores = os.cpu_count() or 1
+    # One core is left to the games, which run meanwhile: threads that share a core wait for each other by spinning.
+    torch.set_num_threads(settings.threads or (max(1, cores - 1) if large else 1))
+
+
+def make_network(spec: GameSpec, settings: Settings, device: torch.device) -> QNetwork:
+    """Return the Q-network of a game with the weights a run with this seed starts from."""
+    generator = torch_generator(settings.seed, "network")
+    network = make_q_network(settings.network, spec.observation_shape, spec.pixels, spec.num_actions, generator)
+    return network.to(device)
+
+
+class Judge:
+    """Plays whole episodes on games of its own, with seeds that training never sees."""
+
+    def __init__(self, game: str, settings: Settings):
+        self._game = game
+        self._settings = settings
+        self._games: VectorEnv | None = None
+
+    def play(
+        self, act: Act, episodes: int, seed: int, on_episode: Callable[[Episode], None] | None = None
+    ) -> list[Episode]:
+        """Return that many finished episodes, played from `seed` with actions from `act`."""
+        wanted = min(self._settings.evaluation.num_games, episodes)
+        if self._games is None or self._games.num_envs != wanted:
+            self.close()
+            self._games = make_games(self._game, self._settings, wanted, owner="evaluation")
+        return play_episodes(self._games, act, episodes, seed, on_episode)
+
+    def close(self) -> None:
+        """Close the games, if any were made."""
+        if self._games is not None:
+            self._games.close()
+            self._games = None
+
+
+def evaluating(network: torch.nn.Module, settings: Settings, num_actions: int, seed: int, device: torch.device) -> Act:
+    """Return how `network` plays when it is judged: greedy but for the evaluation's epsilon."""
+    epsilon = constant(settings.evaluation.epsilon)
+    actor = Actor(network, num_actions, epsilon, numpy_generator(seed, "evaluation"), device)
+    return lambda observation: actor.act(observation, 0)
+
+
+def evaluation_seed(settings: Settings, steps: int) -> int:
+    """Return the seed of the evaluation after `steps`; it follows from run and step, so a resumed run judges alike."""
+    return seed_for(settings.seed, f"evaluation at {steps}")
+
+
+class Session:
+    """An agent that learns while it plays, with everything that lasts: `state_dict` is the whole of it."""
+
+    def __init__(self, game: str, settings: Settings):
+        self.game = game
+        self.settings = settings
+        self.spec = spec(game, **family_settings(settings))
+        self.device = pick_device(settings.device)
+        set_threads(settings, self.spec)
+        self.network = make_network(self.spec, settings, self.device)
+        self.memory = estimate(self.spec, settings, parameters=self.network.parameters(), device=self.device)
+        replay, learner = settings.replay, settings.learner
+        self.replay = Replay(
+            num_games=settings.game.num_games,
+            capacity=replay.capacity,
+            observation_shape=self.spec.observation_shape,
+            observation_dtype=self.spec.observation_dtype,
+            stack=self.spec.stack,
+            n_step=replay.n_step,
+            discount=learner.discount,
+            priority_exponent=replay.priority_exponent,
+            reward_clip=replay.reward_clip,
+            generator=torch_generator(settings.seed, "replay", self.memory.replay_device),
+            device=self.memory.replay_device,
+        )
+        end_rate = learner.learning_rate if learner.learning_rate_end is None else learner.learning_rate_end
+        self.learner = Learner(
+            self.network,
+            self.replay,
+            partial(losses.q_learning, double=learner.double, kind=learner.loss),
+            learner,
+            learning_rate=Linear(learner.learning_rate, end_rate, settings.steps),
+            importance_exponent=Linear(replay.importance_exponent, replay.importance_exponent_end, settings.steps),
+        )
+        self.epsilon = Linear(settings.actor.epsilon_start, settings.actor.epsilon_end, settings.actor.epsilon_steps)
+        exploration = numpy_generator(settings.seed, "actor")
+        self.actor = Actor(self.network, self.spec.num_actions, self.epsilon, exploration, self.device)
+        least = least_learning_starts(replay.n_step, settings.game.num_games, learner.batch_size)
+        self.clock = Clock(learner.samples_per_insert, learner.batch_size, max(learner.learning_starts, least))
+        self.games = make_games(game, settings, settings.game.num_games, owner="games")
+        self.judge = Judge(game, settings)
+
+    def ticks(self) -> Iterator[Tick]:
+        """Play and learn for ever."""
+        return interleave(self.games, self.actor, self.replay, self.learner, self.clock)
+
+    def evaluate(self, episodes: int) -> list[Episode]:
+        """Judge the agent as it is now."""
+        seed = evaluation_seed(self.settings, self.clock.steps)
+        act = evaluating(self.network, self.settings, self.spec.num_actions, seed, self.device)
+        return self.judge.play(act, episodes, seed)
+
+    def metrics(self) -> dict[str, float]:
+        """Return what is known about learning since the last call, under its TensorBoard tags."""
+        steps, learner = self.clock.steps, self.settings.learner
+        values = self.learner.metrics.take() | {
+            "rollout/exploration_rate": self.epsilon(steps),
+            "replay/size": float(len(self.replay)),
+        }
+        if self.learner.updates:
+            values |= {tag: float(value) for tag, value in self.replay.statistics().items()}
+            values["train/learning_rate"] = self.learner.learning_rate(steps)
+            values["replay/samples_per_insert"] = self.learner.updates * learner.batch_size / steps
+        return values
+
+    def weights(self) -> dict[str, Any]:
+        """Return what acting needs and nothing else."""
+        return {"network": self.network.state_dict(), "steps": self.clock.steps}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that lasts, ready for a checkpoint.
+
+        Games that cannot give their state are started anew here, from a seed that belongs to this step: a resumed run
+        does the same and so goes on exactly as this one. Their open episodes end as truncated.
+        """
+        if not self.games.stateful:
+            self.replay.cut(self.games.current)
+            self._restart_games()
+        return {
+            "clock": self.clock.state_dict(),
+            "learner": self.learner.state_dict(),
+            "replay": self.replay.state_dict(),
+            "actor": self.actor.state_dict(),
+            "games": self.games.state_dict() if self.games.stateful else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` gave; the settings must be those of the run it came from."""
+        self.clock.load_state_dict(state["clock"])
+        self.learner.load_state_dict(state["learner"])
+        self.replay.load_state_dict(state["replay"])
+        self.actor.load_state_dict(state["actor"])
+        if state["games"] is None:
+            self._restart_games()
+        else:
+            self.games.load_state_dict(state["games"])
+
+    def _restart_games(self) -> None:
+        self.games.reset(seed_for(self.settings.seed, f"games at {self.clock.steps}"))
+
+    def close(self) -> None:
+        """Close all games."""
+        self.games.close()
+        self.judge.close()

@@ -1,0 +1,56 @@
+"""One of stable-baselines3's own algorithms on our games, built from the settings."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from agent.cli.session import Act, Judge, family_settings, make_games, set_threads
+from agent.config import Settings
+from agent.sb3 import gym_env, state, stock
+from envs.make import spec
+
+
+class StockSession:
+    """An algorithm of stable-baselines3 or sb3-contrib with its games and its judge."""
+
+    def __init__(self, game: str, settings: Settings, *, num_games: int | None = None):
+        self.settings = settings
+        self.spec = spec(game, **family_settings(settings))
+        set_threads(settings, self.spec)
+        columns = range(num_games or settings.game.num_games)
+        games = [partial(make_games, game, settings, 1, owner=f"games {column}") for column in columns]
+        self.venv = gym_env.make_vec_env(games, reward_clip=settings.replay.reward_clip)
+        try:
+            self.algorithm = stock.build(settings.algo, self.venv, settings)
+        except BaseException:
+            self.venv.close()
+            raise
+        self.judge = Judge(game, settings)
+
+    def act(self) -> Act:
+        """Return how the policy plays when it is judged: its own deterministic action."""
+
+        def predict(observation: np.ndarray) -> np.ndarray:
+            return self.algorithm.predict(observation, deterministic=True)[0]
+
+        return predict
+
+    def weights(self) -> dict[str, Any]:
+        """Return what acting needs and nothing else."""
+        return {"policy": self.algorithm.policy.state_dict(), "steps": self.algorithm.num_timesteps}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that lasts but the games, which start anew after a resume."""
+        return state.state_dict(self.algorithm)
+
+    def load_state_dict(self, tree: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        state.load_state_dict(self.algorithm, tree)
+
+    def close(self) -> None:
+        """Close all games."""
+        self.venv.close()
+        self.judge.close()

@@ -1,0 +1,125 @@
+"""icebox train GAME: a new run, from nothing to its last checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import checkpoint
+from agent.cli.drive import drive, drive_stock
+from agent.cli.record import Record, Stop
+from agent.cli.session import Session
+from agent.cli.settings import TrainArguments
+from agent.cli.stock_session import StockSession
+from agent.cli.words import command as command_line
+from agent.config import Settings
+from agent.memory import PLACES
+from agent.telemetry.run_folder import RunFolder
+
+
+def run(arguments: TrainArguments) -> int:
+    """Train as the arguments say; return 0 when finished or terminated by SIGTERM, 130 after Ctrl-C."""
+    return train(arguments)[0]
+
+
+def train(arguments: TrainArguments) -> tuple[int, RunFolder]:
+    """Train a new run; return its exit code and its folder."""
+    settings, game = arguments.settings, arguments.game
+    session = make_session(game, settings)
+    try:
+        command = ["icebox", *sys.argv[1:]]
+        folder = RunFolder.create(arguments.runs_dir, game, settings.seed, arguments.name, settings, command)
+        with folder.hold():
+            return play_out(session, folder, quiet=arguments.quiet), folder
+    finally:
+        session.close()
+
+
+def make_session(game: str, settings: Settings) -> Session | StockSession:
+    """Return the agent that `settings.algo` names, with its games."""
+    return Session(game, settings) if settings.algo == "icebox" else StockSession(game, settings)
+
+
+def play_out(
+    session: Session | StockSession, folder: RunFolder, *, quiet: bool, resumed: Mapping[str, Any] | None = None
+) -> int:
+    """Train `session` in `folder`, which is held, until its end or a stop; say what comes next; return the exit code.
+
+    `resumed` is the checkpoint that `session` was restored from.
+    """
+    settings, game, where = session.settings, folder.game, shown_path(folder.path)
+    with Stop() as stop:
+        folder.note(total_steps=settings.steps)
+        record = Record(folder, game, settings, ["icebox", *sys.argv[1:]], quiet=quiet, resumed=resumed)
+        try:
+            record.progress.say(_opening(session, folder, game, settings))
+            if resumed is not None:
+                record.progress.say(f"resumed at {resumed['steps']:,} of {settings.steps:,} steps")
+            if isinstance(session, Session):
+                finished = drive(session, record, stop)
+            else:
+                finished = drive_stock(session, record, stop)
+            best = record.evaluations.best
+            if finished and best is not None:
+                record.board.finish(settings, folder.meta()["steps"], best)
+        except Exception:
+            if checkpoint.numbers(folder.checkpoints):
+                record.warn(f"Broken off. Go on from the newest checkpoint with: {command_line('resume', where)}")
+            raise
+        finally:
+            record.close()
+        folder.set_status("done" if finished else "stopped")
+    if not finished:
+        print(f"Stopped and saved. Go on with: {command_line('resume', where)}", file=sys.stderr)
+        return 0 if stop.terminated else 130
+    best_score = "" if best is None else f" Best evaluation: {best:.1f}."
+    print(f"Done.{best_score} Judge it on unseen episodes: {command_line('eval', where)}", file=sys.stderr)
+    return 0
+
+
+def shown_path(path: Path) -> Path:
+    """Return a path as a person would type it here: relative where it lies below the working directory."""
+    here = Path.cwd()
+    return path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
+
+
+def _opening(session: Session | StockSession, folder: RunFolder, game: str, settings: Settings) -> str:
+    """Return what a person wants to know before it starts: which game, who plays, what it takes, where it is kept."""
+    games = f"{settings.game.num_games} games" if settings.game.num_games > 1 else "1 game"
+    lines = [
+        f"{game}: {settings.steps:,} steps in {games} at once, seed {settings.seed}",
+        f"  plays   {_player(session)}",
+        f"  sees    {_seen(session)}",
+    ]
+    if isinstance(session, Session):
+        lines.append(f"  memory  {session.memory}")
+    lines.append(f"  folder  {shown_path(folder.path)}")
+    if isinstance(session, Session) and session.clock.learning_starts >= settings.steps:
+        starts = f"learning starts after {session.clock.learning_starts} steps (--learner.learning-starts)"
+        lines.append(f"warning: nothing will be learned: {starts}, the run has {settings.steps}")
+    return "\n".join(lines)
+
+
+def _player(session: Session | StockSession) -> str:
+    """Who learns, in words: 'double DQN with 3-step returns, 68,868 weights on the host'."""
+    if isinstance(session, StockSession):
+        source = type(session.algorithm).__module__.partition(".")[0].replace("_", "-")
+        return f"{type(session.algorithm).__name__} of {source} {PLACES[session.algorithm.device.type]}"
+    settings = session.settings
+    name = "double " * settings.learner.double + "dueling " * settings.network.dueling + "DQN"
+    details = [f"{settings.replay.n_step}-step returns"] if settings.replay.n_step > 1 else []
+    details += ["prioritized replay"] if settings.replay.priority_exponent else []
+    weights = sum(weight.numel() for weight in session.network.parameters())
+    with_details = f" with {' and '.join(details)}" if details else ""
+    return f"{name}{with_details}, {weights:,} weights {PLACES[session.device.type]}"
+
+
+def _seen(session: Session | StockSession) -> str:
+    """What comes in and goes out: '8 numbers (float32), chooses one of 4 actions'."""
+    spec = session.spec
+    shape = " x ".join(map(str, spec.observation_shape))
+    seen = f"{shape} numbers" if len(spec.observation_shape) == 1 else shape
+    chosen = f"one of {spec.num_actions} actions" if spec.num_actions else "continuous actions"
+    return f"{seen} ({spec.observation_dtype}), chooses {chosen}"

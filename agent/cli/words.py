@@ -1,0 +1,18 @@
+"""What is said to the user: command lines to copy, in the way in which this user called the program, and complaints."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+
+def command(*words: object) -> str:
+    """Return `icebox WORDS...` quoted for the shell; the wrapper ./icebox says in ICEBOX_COMMAND how it was called."""
+    return shlex.join([os.environ.get("ICEBOX_COMMAND") or "icebox", *map(str, words)])
+
+
+def complain(text: str) -> None:
+    """Print every line of a text on stderr behind the program's name."""
+    for line in text.splitlines():
+        print(f"icebox: {line}", file=sys.stderr)
