@@ -1,0 +1,386 @@
+"""The rules of docs/house.md, held by machine: who imports whom, how long a file is, what an import and a load may do.
+
+An exception stands in one of the tables below with its reason, or there is none.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Where each module or package stands; the longest matching name counts. A module imports from lower ranks, and from
+# its own package. Equal ranks never import each other.
+RANKS = {
+    "agent": 0,  # the docstring
+    "agent.types": 0,
+    "agent.config": 0,
+    "agent.state_tree": 0,  # the format below checkpoint.py
+    "agent.schedules": 1,
+    "agent.seeding": 1,
+    "agent.memory": 1,
+    "agent.checkpoint": 1,
+    "agent.metrics": 1,
+    "agent.replay": 2,
+    "agent.nets": 2,
+    "agent.losses": 2,
+    "agent.capture": 2,
+    "agent.telemetry": 2,
+    "agent.actor": 3,
+    "agent.learner": 3,
+    "agent.evaluation": 3,
+    "agent.loop": 4,
+    "agent.freeze": 5,
+    "agent.sb3": 5,
+    "agent.transfer": 5,
+    "agent.explain": 5.5,  # reads what freeze made
+    "agent.telemetry.report": 6,
+    "agent.viewer": 6,
+    "agent.distributed": 6,
+    "agent.cli": 7,  # composes everything
+}
+COMPOSING = 6  # from this rank on, a room may import envs
+
+# (importing module, imported module): why it may point up or sideways.
+IMPORT_EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+# file: why it may be longer than LONGEST lines.
+LENGTH_EXCEPTIONS: dict[str, str] = {}
+LONGEST = 400
+
+# source file: where it is tested instead of in tests/test_<its name>.py.
+TESTED_ELSEWHERE: dict[str, str] = {}
+
+# (source file, what is called): why it is safe there.
+CALL_EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+# Reading these back can run code; nothing in this house is stored so.
+UNSAFE_MODULES = {"pickle", "_pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib"}
+UNSAFE_CALLS = {
+    "eval": "runs text as code",
+    "exec": "runs text as code",
+    "os.system": "goes through a shell",
+    "os.popen": "goes through a shell",
+    "subprocess.getoutput": "goes through a shell",
+    "subprocess.getstatusoutput": "goes through a shell",
+    "yaml.load": "use yaml.safe_load",
+    "yaml.load_all": "use yaml.safe_load_all",
+    "yaml.full_load": "use yaml.safe_load",
+    "yaml.unsafe_load": "use yaml.safe_load",
+    "random.seed": "one named generator per owner (agent/seeding.py)",
+    "numpy.random.seed": "one named generator per owner (agent/seeding.py)",
+    "torch.manual_seed": "one named generator per owner (agent/seeding.py)",
+}
+
+
+class Module(NamedTuple):
+    """A Python file of agent/ or envs/."""
+
+    name: str  # dotted
+    path: Path
+
+    @property
+    def file(self) -> str:
+        """Its path from the root, with forward slashes."""
+        return self.path.relative_to(ROOT).as_posix()
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    """Every module of agent/ and envs/, packages under the package's own name."""
+    found = []
+    for path in sorted(path for room in ("agent", "envs") for path in (ROOT / room).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append(Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return tuple(found)
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The parsed file."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imports(module: Module) -> Iterator[tuple[str, int]]:
+    """Every module that this one imports, at any depth of the file and behind any condition, with its line."""
+    names = {other.name for other in modules()}
+    for node in ast.walk(tree(module.path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.file}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield (whole if whole in names else str(node.module)), node.lineno
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            if dotted(node.func, {}) in ("importlib.import_module", "import_module", "__import__"):
+                yield str(node.args[0].value), node.lineno
+
+
+def dotted(node: ast.expr, aliases: dict[str, str]) -> str:
+    """`np.random.seed` as `numpy.random.seed` when `np` is an alias for numpy; empty when it is no plain name."""
+    if isinstance(node, ast.Name):
+        return aliases.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        return f"{left}.{node.attr}" if (left := dotted(node.value, aliases)) else ""
+    return ""
+
+
+def place(name: str) -> tuple[str, float]:
+    """The room a module belongs to, and its rank."""
+    parts = name.split(".")
+    for length in range(len(parts), 1, -1):
+        if (room := ".".join(parts[:length])) in RANKS:
+            return room, RANKS[room]
+    if len(parts) == 1:
+        return name, RANKS[name]
+    raise AssertionError(f"{name} has no rank: add it to docs/house.md and to RANKS")
+
+
+def test_imports_point_down() -> None:
+    """Each module of agent/ imports only from lower ranks and its own room; loop.py imports nothing but types."""
+    wrong = []
+    for module in modules():
+        if not module.name.startswith("agent"):
+            continue
+        room, rank = place(module.name)
+        for name, line in imports(module):
+            if name.split(".")[0] != "agent" or (module.name, name) in IMPORT_EXCEPTIONS:
+                continue
+            other, other_rank = place(name)
+            if other != room and (other_rank >= rank or (room == "agent.loop" and other != "agent.types")):
+                wrong.append(f"{module.file}:{line}: {module.name} must not import {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_agent_and_envs_meet_only_where_things_are_composed() -> None:
+    """envs never imports agent, torch or stable-baselines3; of agent only the composing rooms import envs."""
+    wrong = []
+    for module in modules():
+        for name, line in imports(module):
+            top = name.split(".")[0]
+            if module.name.startswith("envs"):
+                bad = top in ("agent", "torch", "stable_baselines3", "sb3_contrib")
+            else:
+                bad = top == "envs" and place(module.name)[1] < COMPOSING
+            if bad and (module.name, name) not in IMPORT_EXCEPTIONS:
+                wrong.append(f"{module.file}:{line}: must not import {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_stable_baselines3_has_one_door() -> None:
+    """Only agent/sb3/ imports stable_baselines3 and sb3_contrib."""
+    wrong = [
+        f"{module.file}:{line}: imports {name}"
+        for module in modules()
+        for name, line in imports(module)
+        if name.split(".")[0] in ("stable_baselines3", "sb3_contrib") and not module.name.startswith("agent.sb3")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Every third-party package that agent/ or envs/ imports is named in pyproject.toml, the games' extras included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["atari"], *extras["minatar"]]
+    declared = {normal(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines}
+    providers = packages_distributions()
+    wrong = []
+    for module in modules():
+        for name, line in imports(module):
+            top = name.split(".")[0]
+            if top in sys.stdlib_module_names or top in ("agent", "envs"):
+                continue
+            if not declared & {normal(distribution) for distribution in providers.get(top, [top])}:
+                wrong.append(f"{module.file}:{line}: {top} is not declared")
+    assert not wrong, "\n".join(wrong)
+
+
+def normal(distribution: str) -> str:
+    """A distribution's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def test_init_files_are_docstrings() -> None:
+    """An __init__.py holds one docstring and nothing else."""
+    for module in modules():
+        if module.path.name == "__init__.py":
+            body = tree(module.path).body
+            assert len(body) == 1 and ast.get_docstring(tree(module.path)), f"{module.file} is not just a docstring"
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """Every module of agent/ and envs/ starts with a docstring."""
+    assert not [module.file for module in modules() if not ast.get_docstring(tree(module.path))]
+
+
+def test_no_file_is_long() -> None:
+    """No source file is longer than 400 lines."""
+    kinds = {".py", ".sh", ".html", ".js", ".css", ".c", ".h", ".yaml"}
+    files = [ROOT / "icebox", ROOT / ".ci" / "run", ROOT / "pyproject.toml"]
+    for room in ("agent", "envs", "configs", "tests", "benchmarks"):
+        files += [path for path in (ROOT / room).rglob("*") if path.suffix in kinds]
+    lengths = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert not {name: lines for name, lines in lengths.items() if lines > LONGEST and name not in LENGTH_EXCEPTIONS}
+
+
+def test_nothing_read_back_can_run_code() -> None:
+    """agent/, envs/ and benchmarks/ call nothing that unpickles, evaluates, goes through a shell or seeds globally."""
+    others = [Module(path.stem, path) for path in sorted((ROOT / "benchmarks").rglob("*.py"))]
+    wrong = []
+    for module in (*modules(), *others):
+        named = aliases_in(tree(module.path))
+        for node in ast.walk(tree(module.path)):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                tops = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+                wrong += [f"{module.file}:{node.lineno}: imports {top}" for top in tops if top in UNSAFE_MODULES]
+            elif isinstance(node, ast.Call) and (why := fault(node, named)):
+                if (module.file, dotted(node.func, named)) not in CALL_EXCEPTIONS:
+                    wrong.append(f"{module.file}:{node.lineno}: {ast.unparse(node.func)}: {why}")
+    assert not wrong, "\n".join(wrong)
+
+
+def aliases_in(parsed: ast.Module) -> dict[str, str]:
+    """What each imported name stands for, as {"np": "numpy", "load": "torch.load"}."""
+    named = {}
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Import):
+            named |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        elif isinstance(node, ast.ImportFrom):
+            named |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return named
+
+
+def fault(call: ast.Call, aliases: dict[str, str]) -> str:
+    """Why this call is not allowed, or an empty string."""
+    name = dotted(call.func, aliases)
+    given = {word.arg: getattr(word.value, "value", None) for word in call.keywords}
+    if name in ("torch.load", "torch.serialization.load") and given.get("weights_only") is not True:
+        return "needs weights_only=True"
+    if given.get("allow_pickle") is True:
+        return "allow_pickle=True"
+    if "shell" in given and given["shell"] is not False and name.startswith("subprocess."):
+        return "goes through a shell"
+    return UNSAFE_CALLS.get(name, "")
+
+
+@pytest.mark.parametrize(
+    ("source", "allowed"),
+    [
+        ("import torch as t\nt.load(f)", False),
+        ("import torch\ntorch.load(f, weights_only=False)", False),
+        ("import torch\ntorch.load(f, weights_only=True)", True),
+        ("from yaml import load\nload(f)", False),
+        ("import yaml\nyaml.safe_load(f)", True),
+        ("import subprocess\nsubprocess.run(c, shell=True)", False),
+        ("import numpy as np\nnp.random.seed(1)", False),
+        ("import numpy as np\nnp.load(f, allow_pickle=True)", False),
+        ("network.eval()", True),
+        ("eval('1')", False),
+    ],
+)
+def test_the_guard_sees_through_aliases(source: str, allowed: bool) -> None:
+    """The rule above recognises what it forbids under any import name, and leaves its harmless namesakes alone."""
+    parsed = ast.parse(source)
+    calls = [node for node in ast.walk(parsed) if isinstance(node, ast.Call)]
+    assert all(not fault(call, aliases_in(parsed)) for call in calls) == allowed
+
+
+# Runs in a fresh interpreter in an empty folder. What the libraries do when they are imported is done first.
+IMPORT_ALL = """
+import importlib, logging, os, random, signal, sys, threading, warnings
+import numpy, torch
+libraries, ours = (argument.split() for argument in sys.argv[1:])
+for name in libraries:
+    importlib.import_module(name)
+
+def world():
+    return {
+        "Python's random generator": hash(random.getstate()),
+        "NumPy's random generator": numpy.random.get_state()[1].tobytes() + bytes(numpy.random.get_state()[2]),
+        "torch's random generator": bytes(torch.get_rng_state().tolist()),
+        "torch's threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
+        "torch's defaults": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()),
+        "CUDA's state": torch.cuda.is_initialized(),
+        "the threads": [thread.name for thread in threading.enumerate()],
+        "the files in the working directory": os.listdir(),
+        "the environment": dict(os.environ),
+        "the search path": list(sys.path),
+        "the warning filters": list(warnings.filters),
+        "the log handlers": list(logging.getLogger().handlers),
+        "the signal handlers": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+    }
+
+before = world()
+for name in ours:
+    importlib.import_module(name)
+    after = world()
+    for what in before:
+        if before[what] != after[what]:
+            sys.exit(f"importing {name} changed {what}: {before[what]!r:.300} -> {after[what]!r:.300}")
+"""
+
+
+def test_importing_has_no_side_effect(tmp_path: Path) -> None:
+    """Importing any module prints nothing, writes nothing, starts no thread and leaves every global state alone."""
+    ours = [module.name for module in modules()]
+    libraries = {name for module in modules() for name, _ in imports(module)}
+    libraries = {name for name in libraries if name.split(".")[0] not in ("agent", "envs", *sys.stdlib_module_names)}
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", IMPORT_ALL, " ".join(sorted(libraries)), " ".join(ours)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout + done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_tests_mirror_the_source() -> None:
+    """Every module with public functions or classes has tests/test_<its name>.py, or says where it is tested."""
+    missing = []
+    for module in modules():
+        public = [
+            node.name
+            for node in tree(module.path).body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        ]
+        if public and module.file not in TESTED_ELSEWHERE:
+            if not (ROOT / "tests" / f"test_{module.path.stem}.py").exists():
+                missing.append(module.file)
+    if missing:  # while the house is being built; an assertion once it stands
+        pytest.xfail(f"without a test file: {', '.join(missing)}")
+
+
+def test_exceptions_are_still_needed() -> None:
+    """Every file named in a table of exceptions exists."""
+    files = {module.file for module in modules()}
+    assert set(TESTED_ELSEWHERE) | {file for file, _ in CALL_EXCEPTIONS} <= files
+    assert {name for pair in IMPORT_EXCEPTIONS for name in pair} <= {module.name for module in modules()}
+    assert all((ROOT / name).exists() for name in LENGTH_EXCEPTIONS)
+
+
+def test_the_map_names_every_room() -> None:
+    """docs/house.md names each module and package directly below agent/."""
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    for path in (ROOT / "agent").iterdir():
+        if path.suffix == ".py" and path.stem != "__init__" or (path / "__init__.py").exists():
+            name = path.name if path.suffix else f"{path.name}/"
+            assert name in text, f"docs/house.md does not name agent/{name}"
