@@ -111,10 +111,9 @@ def test_too_little_for_anything_is_said() -> None:
 def test_the_line_for_the_launcher() -> None:
     """The plan reads as one line with units."""
     line = str(plan(ATARI, settings(1_000_000), "cuda", cpu=16, cuda=4))
-    assert line == (
-        "replay 6.6 GiB on the host when full, networks and batches 36 MiB on the GPU "
-        "(16.0 GiB free on the host, 4.0 GiB free on the GPU)"
-    )
+    assert line == "replay up to 6.6 GiB on the host (16.0 GiB free), learning 36 MiB on the GPU (4.0 GiB free)"
+    line = str(plan(ATARI, settings(1_000_000), cpu=16))
+    assert line == "replay up to 6.6 GiB and learning 36 MiB on the host (16.0 GiB free)"
     assert [size(n) for n in (5, 2048, 3 * 2**20, 5.25 * GIB)] == ["5 B", "2 KiB", "3 MiB", "5.2 GiB"]
 
 

@@ -52,6 +52,7 @@ esac
 
 CONSOLE = """#!/bin/sh
 for word; do echo "<$word>"; done
+[ -z "${SHOW_COMMAND-}" ] || echo "$ICEBOX_COMMAND"
 exit "${EXIT_CODE:-0}"
 """
 
@@ -163,6 +164,25 @@ def test_called_through_symlinks(machine: Machine, tmp_path: Path) -> None:
     machine.calls()
     assert machine.run("games", command=tmp_path / "second") == (0, "<games>\n", "")
     assert machine.calls() == []
+
+
+def test_messages_name_the_wrapper_as_it_was_called(machine: Machine, tmp_path: Path) -> None:
+    """The console script learns in ICEBOX_COMMAND what to tell the user to type: a path, or the name on the PATH."""
+    machine.run("games")
+    (machine.bin / "ib").symlink_to(machine.checkout / "icebox")
+    (machine.home / "link").symlink_to(machine.checkout / "icebox")
+    for command, named in {
+        machine.checkout / "icebox": str(machine.checkout / "icebox"),
+        Path("./link"): "./link",
+        Path("ib"): "ib",
+        machine.bin / "ib": "ib",
+    }.items():
+        typed = "./link" if command == Path("link") else command
+        assert machine.run(command=typed, SHOW_COMMAND=1)[1] == f"<--help>\n{named}\n"
+    out = subprocess.run(
+        ["sh", "link"], cwd=machine.home, env=machine.environment(SHOW_COMMAND=1), capture_output=True, text=True
+    ).stdout
+    assert out == "<--help>\n./link\n"
 
 
 def test_test_verb_installs_the_test_tools_once(machine: Machine) -> None:

@@ -44,8 +44,7 @@ def drive(session: Session, record: Record, stop: Stop) -> bool:
         if save.due(steps) and not done and stop.signal is None:
             record.checkpoint(steps, session.state_dict)
     record.flush(steps, values, now=True)
-    record.show_average(steps)
-    record.checkpoint(steps, session.state_dict, last=True)
+    _end(session, record, stop, steps)
     return done
 
 
@@ -87,9 +86,16 @@ def drive_stock(session: StockSession, record: Record, stop: Stop) -> bool:
             on_scalars=lambda steps, values: record.flush(steps, lambda: values, now=True),
             interval_s=settings.telemetry.interval_s,
         )
-    record.show_average(algorithm.num_timesteps)
-    record.checkpoint(algorithm.num_timesteps, session.state_dict, last=True)
+    _end(session, record, stop, algorithm.num_timesteps)
     return done
+
+
+def _end(session: Session | StockSession, record: Record, stop: Stop, steps: int) -> None:
+    """Save, whether finished or stopped; a large replay takes a while to write, so a person who stops it is told."""
+    record.show_average(steps)
+    if stop.signal is not None:
+        record.progress.say("stopping: one last checkpoint is written (asked once more, it quits without)")
+    record.checkpoint(steps, session.state_dict, last=True)
 
 
 class _Stopped(Exception):

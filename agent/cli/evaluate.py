@@ -163,7 +163,7 @@ def protocol(seen: GameSpec, settings: Settings) -> str:
         parts += [
             f"sticky actions {atari.sticky_actions:g}",
             f"frame skip {atari.frame_skip}",
-            f"up to {atari.noop_max} no-ops",
+            f"up to {atari.noop_max} no-ops at the start" if atari.noop_max else "no no-ops at the start",
             "fire at reset" if atari.fire_reset else "no fire at reset",
             "all 18 actions" if atari.full_action_space else "minimal actions",
             f"at most {atari.max_frames:,} frames",

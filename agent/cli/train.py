@@ -15,8 +15,9 @@ from agent.cli.settings import TrainArguments
 from agent.cli.stock_session import StockSession
 from agent.cli.words import command as command_line
 from agent.config import Settings
-from agent.memory import PLACES
 from agent.telemetry.run_folder import RunFolder
+
+DEVICES = {"cpu": "on the CPU", "cuda": "on the GPU"}
 
 
 def run(arguments: TrainArguments) -> int:
@@ -103,17 +104,17 @@ def _opening(session: Session | StockSession, folder: RunFolder, game: str, sett
 
 
 def _player(session: Session | StockSession) -> str:
-    """Who learns, in words: 'double DQN with 3-step returns, 68,868 weights on the host'."""
+    """Who learns, in words: 'double DQN with 3-step returns, 68,868 weights on the CPU'."""
     if isinstance(session, StockSession):
         source = type(session.algorithm).__module__.partition(".")[0].replace("_", "-")
-        return f"{type(session.algorithm).__name__} of {source} {PLACES[session.algorithm.device.type]}"
+        return f"{type(session.algorithm).__name__} of {source} {DEVICES[session.algorithm.device.type]}"
     settings = session.settings
     name = "double " * settings.learner.double + "dueling " * settings.network.dueling + "DQN"
     details = [f"{settings.replay.n_step}-step returns"] if settings.replay.n_step > 1 else []
     details += ["prioritized replay"] if settings.replay.priority_exponent else []
     weights = sum(weight.numel() for weight in session.network.parameters())
     with_details = f" with {' and '.join(details)}" if details else ""
-    return f"{name}{with_details}, {weights:,} weights {PLACES[session.device.type]}"
+    return f"{name}{with_details}, {weights:,} weights {DEVICES[session.device.type]}"
 
 
 def _seen(session: Session | StockSession) -> str:

@@ -85,7 +85,7 @@ class Progress:
         """Return the parts of the line, the most important first."""
         steps, total = self._steps or 0, self._total_steps
         known = {tag: value for tag, value in self._values.items() if math.isfinite(value)}
-        fields = [self._game, f"{steps:,}/{total:,}", f"{100 * steps // total}%"]
+        fields = [self._game, f"{steps:,}/{total:,}", f"{min(100, 100 * steps // total)}%"]
         if speed := known.get("time/steps_per_s", 0.0):
             fields.append(f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s")
             fields.append(f"ETA {_duration(max(0, total - steps) / speed)}")
