@@ -8,10 +8,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-wheels="gymnasium farama-notifications box2d==2.3.10 stable-baselines3 sb3-contrib tensorboard tensorboard-data-server absl-py
-grpcio protobuf markdown werkzeug pydantic pydantic-core annotated-types typing-inspection tyro docstring-parser typeguard
-safetensors psutil ale-py hypothesis sortedcontainers pytest iniconfig pluggy pyyaml cloudpickle pandas python-dateutil
-pytz tzdata six matplotlib contourpy cycler fonttools kiwisolver pyparsing pillow minatar"
+wheels="gymnasium farama-notifications box2d==2.3.10 pygame-ce stable-baselines3 sb3-contrib tensorboard
+tensorboard-data-server absl-py grpcio protobuf markdown werkzeug pydantic pydantic-core annotated-types typing-inspection
+tyro docstring-parser typeguard safetensors psutil ale-py hypothesis sortedcontainers pytest iniconfig pluggy pyyaml
+cloudpickle pillow"
 
 if [ "${1-}" = wheels ]; then
     platforms=()
