@@ -117,7 +117,7 @@ def test_processes_that_race_for_a_name_all_get_their_own(tmp_path: Path) -> Non
                     "adam_epsilon": st.floats(5e-324, 1.0),
                 }
             ),
-            "network": st.fixed_dictionaries({"hidden": st.lists(st.integers(1, 4096), max_size=4)}),
+            "network": st.fixed_dictionaries({"hidden": st.lists(st.integers(1, 4096), min_size=1, max_size=4)}),
             "sb3": st.dictionaries(
                 st.text(min_size=1, max_size=8),
                 st.dictionaries(
