@@ -175,10 +175,14 @@ def learn(game: str, base: Settings, seeds: int, threshold: float) -> dict[str, 
     return {"runs": runs, "solved_seeds": solved}
 
 
-def race(game: str, base: Settings, races: int, threshold: float, gymnasium_id: str) -> dict[str, Any]:
+def race(
+    game: str, base: Settings, races: int, threshold: float, gymnasium_id: str, threads: int | None
+) -> dict[str, Any]:
     """Let ours and stable-baselines3's DQN run for the threshold, in alternating order; return seconds and ratios."""
-    threads, rates = faster_threads_for_sb3(game, gymnasium_id)
-    print(f"sb3 plays and learns {rates} steps/s by threads: it gets {threads}", flush=True)
+    rates: dict[int, float] = {}
+    if threads is None:
+        threads, rates = faster_threads_for_sb3(game, gymnasium_id)
+        print(f"sb3 plays and learns {rates} steps/s by threads: it gets {threads}", flush=True)
     rows: list[dict[str, Any]] = []
     for number in range(races):
         settings = base.model_copy(update={"seed": 100 + number})
@@ -208,13 +212,14 @@ def main() -> None:
     parser.add_argument("part", choices=["learn", "race"])
     parser.add_argument("game", choices=sorted(ZOO))
     parser.add_argument("--repeats", type=int, default=None, help="seeds to learn with (5), or races (3)")
+    parser.add_argument("--sb3-threads", type=int, default=None, help="torch threads of sb3 (measured, on a quiet machine)")
     options = parser.parse_args()
     base, about = load_settings(options.game), spec(options.game)
     threshold = float(about.solved_at)
     if options.part == "learn":
         result = learn(options.game, base, options.repeats or 5, threshold)
     else:
-        result = race(options.game, base, options.repeats or 3, threshold, about.gymnasium_id)
+        result = race(options.game, base, options.repeats or 3, threshold, about.gymnasium_id, options.sb3_threads)
     protocol = (
         f"greedy, raw scores; periodic evaluation: {EPISODES} episodes every {EVERY} steps on separate games; at the end "
         f"{UNSEEN} unseen episodes with the weights of the best evaluation; ours gets one torch thread, sb3 as many as make "
