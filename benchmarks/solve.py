@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from agent.config import Settings  # noqa: E402
 from agent.telemetry.statistics import bootstrap_ci, iqm  # noqa: E402
 from benchmarks.results import write  # noqa: E402
 from envs.make import spec  # noqa: E402
+
+Keep = Callable[[Mapping[str, Any]], None]  # saves the results known so far
 
 EVERY, EPISODES, UNSEEN = 5_000, 20, 100
 # rl-baselines3-zoo 22e3ff2, hyperparams/dqn.yml; "-1" gradient steps are train_freq x games = one update per step.
@@ -164,20 +166,18 @@ def race_sb3(game: str, settings: Settings, threshold: float, gymnasium_id: str,
     }  # fmt: skip
 
 
-def learn(game: str, base: Settings, seeds: int, threshold: float) -> dict[str, Any]:
+def learn(game: str, base: Settings, seeds: int, threshold: float, keep: Keep) -> None:
     """Train ours with every seed and return what each scored on unseen episodes."""
     runs = []
     for seed in range(seeds):
         runs.append(full_run(game, base.model_copy(update={"seed": seed})))
         print({key: value for key, value in runs[-1].items() if key != "curve"}, flush=True)
-    solved = sum(run["mean"] >= threshold for run in runs)
-    print(f"{solved} of {seeds} seeds reach {threshold:g}")
-    return {"runs": runs, "solved_seeds": solved}
+        keep({"runs": runs, "solved_seeds": sum(run["mean"] >= threshold for run in runs)})
 
 
 def race(
-    game: str, base: Settings, races: int, threshold: float, gymnasium_id: str, threads: int | None
-) -> dict[str, Any]:
+    game: str, base: Settings, races: int, threshold: float, gymnasium_id: str, threads: int | None, first: int, keep: Keep
+) -> None:
     """Let ours and stable-baselines3's DQN run for the threshold, in alternating order; return seconds and ratios."""
     rates: dict[int, float] = {}
     if threads is None:
@@ -185,7 +185,7 @@ def race(
         print(f"sb3 plays and learns {rates} steps/s by threads: it gets {threads}", flush=True)
     rows: list[dict[str, Any]] = []
     for number in range(races):
-        settings = base.model_copy(update={"seed": 100 + number})
+        settings = base.model_copy(update={"seed": first + number})
         entrants = {
             "ours": lambda settings=settings: race_ours(game, settings, threshold),
             "sb3": lambda settings=settings: race_sb3(game, settings, threshold, gymnasium_id, threads),
@@ -196,14 +196,14 @@ def race(
         for name, result in results.items():
             reached = "never" if result["reached_s"] is None else f"{result['reached_s']:.1f} s"
             print(f"race {number} {name}: {reached} (trained {result['train_s']:.1f} s, best {result['best']:.1f})", flush=True)
-    # Where one never got there, its whole training time is a lower bound of what it would have needed.
-    ratios = [
-        (row["ours"]["reached_s"] or row["ours"]["train_s"]) / (row["sb3"]["reached_s"] or row["sb3"]["train_s"])
-        for row in rows
-    ]
+        # Where one never got there, its whole training time is a lower bound of what it would have needed.
+        ratios = [
+            (row["ours"]["reached_s"] or row["ours"]["train_s"]) / (row["sb3"]["reached_s"] or row["sb3"]["train_s"])
+            for row in rows
+        ]
+        sb3 = {"zoo": ZOO[game], "threads": threads, "steps_per_s_by_threads": rates}
+        keep({"sb3": sb3, "races": rows, "seconds_ratios": ratios, "median_ratio": statistics.median(ratios)})
     print(f"seconds of ours / seconds of sb3: {[round(ratio, 3) for ratio in ratios]}, median {statistics.median(ratios):.3f}")
-    sb3 = {"zoo": ZOO[game], "threads": threads, "steps_per_s_by_threads": rates}
-    return {"sb3": sb3, "races": rows, "seconds_ratios": ratios, "median_ratio": statistics.median(ratios)}
 
 
 def main() -> None:
@@ -213,20 +213,25 @@ def main() -> None:
     parser.add_argument("game", choices=sorted(ZOO))
     parser.add_argument("--repeats", type=int, default=None, help="seeds to learn with (5), or races (3)")
     parser.add_argument("--sb3-threads", type=int, default=None, help="torch threads of sb3 (measured, on a quiet machine)")
+    parser.add_argument("--first", type=int, default=100, help="seed of the first race")
     options = parser.parse_args()
     base, about = load_settings(options.game), spec(options.game)
     threshold = float(about.solved_at)
-    if options.part == "learn":
-        result = learn(options.game, base, options.repeats or 5, threshold)
-    else:
-        result = race(options.game, base, options.repeats or 3, threshold, about.gymnasium_id, options.sb3_threads)
     protocol = (
         f"greedy, raw scores; periodic evaluation: {EPISODES} episodes every {EVERY} steps on separate games; at the end "
         f"{UNSEEN} unseen episodes with the weights of the best evaluation; ours gets one torch thread, sb3 as many as make "
         "it fastest; the clock stands still during evaluations"
     )
-    payload = {"protocol": protocol, "threshold": threshold, "settings": base.model_dump(mode="json"), **result}
-    print(write(f"{options.part}_{options.game}", payload))
+    facts = {"protocol": protocol, "threshold": threshold, "settings": base.model_dump(mode="json")}
+
+    def keep(result: Mapping[str, Any]) -> None:
+        name = f"{options.part}_{options.game}" + (f"_from{options.first}" if options.first != 100 else "")
+        print(write(name, facts | dict(result)), flush=True)
+
+    if options.part == "learn":
+        learn(options.game, base, options.repeats or 5, threshold, keep)
+    else:
+        race(options.game, base, options.repeats or 3, threshold, about.gymnasium_id, options.sb3_threads, options.first, keep)
 
 
 if __name__ == "__main__":
