@@ -28,7 +28,7 @@ def _ale() -> Any:
         import ale_py.roms
         import ale_py.vector_env
     except ImportError as error:
-        raise ValueError('Atari games need ale-py: pip install "icebox-rl[atari]"') from error
+        raise ValueError('Atari games need ale-py: pip install ale-py') from error
     return ale_py
 
 

@@ -42,7 +42,7 @@ def canonical(name: str) -> str:
         if _folded(known) == wanted:
             return known
     if wanted.startswith("atari/") and importlib.util.find_spec("ale_py") is None:
-        raise ValueError(f'{name} needs ale-py: pip install "icebox-rl[atari]"')
+        raise ValueError(f'{name} needs ale-py: pip install ale-py')
     known_names = games()
     for known in known_names:
         if _folded(known) == wanted:

@@ -39,7 +39,7 @@ def load_games(rom: str) -> ModuleType:
     """
     package = importlib.util.find_spec("minatar")
     if package is None or not package.submodule_search_locations:
-        raise ValueError(f'minatar/{rom} needs MinAtar: pip install "icebox-rl[minatar]"')
+        raise ValueError(f'minatar/{rom} needs MinAtar: pip install minatar')
     path = Path(package.submodule_search_locations[0]) / "environments" / f"{rom}.py"
     source = importlib.util.spec_from_file_location(f"envs._minatar_{rom}", path)
     module = importlib.util.module_from_spec(source)

@@ -36,7 +36,7 @@ def test_a_missing_extra_comes_with_its_remedy(
     """What is not installed is named with the command that installs it; that is no error."""
     monkeypatch.setattr(doctor, "is_installed", lambda module: module != "ale_py")
     out = report(capsys)
-    assert 'missing; pip install "icebox-rl[atari]"' in out
+    assert 'missing; pip install ale-py' in out
     assert "extra minatar" not in out
 
 

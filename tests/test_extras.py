@@ -12,4 +12,4 @@ def test_what_is_installed() -> None:
 
 def test_the_remedy_is_a_command() -> None:
     """The remedy is a line that can be pasted into a shell."""
-    assert remedy("atari") == 'pip install "icebox-rl[atari]"'
+    assert remedy("atari") == 'pip install ale-py'

@@ -260,7 +260,7 @@ def test_a_gymnasium_id_is_looked_up_at_once() -> None:
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A game of an extra that is not installed is answered with the command that installs it."""
     monkeypatch.setattr(cli, "is_installed", lambda module: False)
-    assert usage_error("atari/pong") == 'atari/pong needs ale-py: pip install "icebox-rl[atari]"'
+    assert usage_error("atari/pong") == 'atari/pong needs ale-py: pip install ale-py'
 
 
 def test_config_files_stay_in_their_folder() -> None:

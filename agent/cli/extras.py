@@ -11,5 +11,5 @@ def is_installed(module: str) -> bool:
 
 
 def remedy(extra: str) -> str:
-    """The command that installs an extra of this project."""
-    return f'pip install "icebox-rl[{extra}]"'
+    """The command that installs what an extra brings; this project itself is on no index, so its name is not in it."""
+    return f"pip install {EXTRAS[extra].replace('_', '-')}"

@@ -42,14 +42,15 @@ class Beat:
 
 
 class Stop:
-    """A first Ctrl-C or SIGTERM asks the run to finish its step and save; a second one quits at once."""
+    """A first Ctrl-C, SIGTERM or SIGHUP asks the run to finish its step and save; a second one quits at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal or a dropped connection
+        for number in (signal.SIGINT, signal.SIGTERM, *hangup):
             self._before[number] = signal.signal(number, self._ask)
         return self
 
@@ -61,8 +62,8 @@ class Stop:
 
     @property
     def terminated(self) -> bool:
-        """Whether SIGTERM asked: a supervisor that ends a run does not call that a failure."""
-        return self.signal == signal.SIGTERM
+        """Whether nobody at a keyboard asked: a supervisor that ends a run does not call that a failure."""
+        return self.signal is not None and self.signal != signal.SIGINT
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
