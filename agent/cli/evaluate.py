@@ -125,7 +125,12 @@ def _policy(
         device = pick_device(settings.device)
         set_threads(settings, seen)
         network = make_network(seen, settings, device)
-        network.load_state_dict(kept["network"])
+        try:
+            network.load_state_dict(kept["network"])
+        except RuntimeError:
+            raise ValueError(
+                f"the weights of {folder.path} do not fit its config.yaml (network, or the game's shapes): was it edited?"
+            ) from None
         return evaluating(network, settings, seen.num_actions, seed, device), steps, described, lambda: None
     session = StockSession(folder.game, settings.model_copy(update={"steps": 1}), num_games=1)  # no replay to speak of
     session.algorithm.policy.load_state_dict(kept["policy"])

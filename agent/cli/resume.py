@@ -66,8 +66,9 @@ def _settings(folder: RunFolder, meta: Mapping[str, Any], loaded: Mapping[str, A
     owed = steps is None and evaluation.interval_steps > 0 and judged[-1:] != [played]  # it was stopped before its last
     if played >= settings.steps and not owed:
         more = settings.steps * (played // settings.steps + 1)
+        has = f"its {settings.steps:,} steps" if steps is None else f"{played:,} steps, and --steps counts those too"
         raise ValueError(
-            f"this run has played its {settings.steps:,} steps. Train it further with: "
+            f"this run has played {has}. Train it further with: "
             + command("resume", shown_path(folder.path), "--steps", more)
         )
     best = max((float(np.mean(scores)) for scores in loaded["evaluations"]["results"]), default=None)
