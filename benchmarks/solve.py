@@ -167,7 +167,7 @@ def race_sb3(game: str, settings: Settings, threshold: float, gymnasium_id: str,
 
 
 def learn(game: str, base: Settings, seeds: int, threshold: float, keep: Keep) -> None:
-    """Train ours with every seed and return what each scored on unseen episodes."""
+    """Train ours with every seed; `keep` what each scored on unseen episodes."""
     runs = []
     for seed in range(seeds):
         runs.append(full_run(game, base.model_copy(update={"seed": seed})))
@@ -178,7 +178,7 @@ def learn(game: str, base: Settings, seeds: int, threshold: float, keep: Keep) -
 def race(
     game: str, base: Settings, races: int, threshold: float, gymnasium_id: str, threads: int | None, first: int, keep: Keep
 ) -> None:
-    """Let ours and stable-baselines3's DQN run for the threshold, in alternating order; return seconds and ratios."""
+    """Let ours and stable-baselines3's DQN run for the threshold, in alternating order; `keep` seconds and ratios."""
     rates: dict[int, float] = {}
     if threads is None:
         threads, rates = faster_threads_for_sb3(game, gymnasium_id)

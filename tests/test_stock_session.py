@@ -42,10 +42,10 @@ def test_the_state_survives_a_checkpoint(algo: str, tmp_path: Path) -> None:
     other.load_state_dict(tree["agent"])
     assert set(differences(other.state_dict(), tree["agent"])) <= {"/replay/arrays/timeouts"}
     assert other.algorithm.num_timesteps == tree["weights"]["steps"] == 256
-    assert (session.act()(observation) == other.act()(observation)).all()
+    assert (session.act(0)(observation) == other.act(0)(observation)).all()
     fresh = StockSession("cartpole", settings(algo=algo, seed=9))
     fresh.algorithm.policy.load_state_dict(tree["weights"]["policy"])
-    assert (session.act()(observation) == fresh.act()(observation)).all()
+    assert (session.act(0)(observation) == fresh.act(0)(observation)).all()
     for each in (session, other, fresh):
         each.close()
 
@@ -63,7 +63,7 @@ def test_acting_is_deterministic_and_changes_nothing() -> None:
     session = StockSession("cartpole", settings(algo="ppo"))
     observation = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     before = copy.deepcopy(session.state_dict())
-    actions = [session.act()(observation) for _ in range(3)]
+    actions = [session.act(0)(observation) for _ in range(3)]
     assert (actions[0] == actions[1]).all() and (actions[0] == actions[2]).all()
     assert actions[0].shape == (50,) and np.issubdtype(actions[0].dtype, np.integer)
     assert differences(session.state_dict(), before) == []
@@ -73,9 +73,9 @@ def test_acting_is_deterministic_and_changes_nothing() -> None:
 def test_continuous_actions_reach_the_game() -> None:
     """SAC's actions are vectors within the game's limits, and its episodes can be judged."""
     session = StockSession("gym:Pendulum-v1", settings(algo="sac", steps=50))
-    actions = session.act()(np.zeros((3, 3), np.float32))
+    actions = session.act(0)(np.zeros((3, 3), np.float32))
     assert actions.shape == (3, 1) and (np.abs(actions) <= 2).all()
-    (episode,) = session.judge.play(session.act(), 1, 0)
+    (episode,) = session.judge.play(session.act(0), 1, 0)
     assert episode.length == 200 and episode.score < 0
     session.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from agent.cli.record import Beat, Record, Stop
-from agent.cli.session import Session, evaluating, evaluation_seed
+from agent.cli.session import Session, evaluation_seed
 from agent.cli.stock_session import StockSession
 from agent.sb3 import stock
 from agent.telemetry.rates import Rates
@@ -123,10 +123,7 @@ def _evaluate(session: Session | StockSession, record: Record, stop: Stop, due: 
 def _play(session: Session | StockSession, stop: Stop, steps: int) -> list[Episode]:
     settings = session.settings
     seed = evaluation_seed(settings, steps)
-    if isinstance(session, Session):
-        act = evaluating(session.network, settings, session.spec.num_actions, seed, session.device)
-    else:
-        act = session.act()
+    act = session.act(seed)
 
     def act_unless_stopped(observation: np.ndarray) -> np.ndarray:
         if stop.signal is not None:

@@ -134,7 +134,7 @@ def _policy(
         return evaluating(network, settings, seen.num_actions, seed, device), steps, described, lambda: None
     session = StockSession(folder.game, settings.model_copy(update={"steps": 1}), num_games=1)  # no replay to speak of
     session.algorithm.policy.load_state_dict(kept["policy"])
-    return session.act(), steps, described, session.close
+    return session.act(seed), steps, described, session.close
 
 
 def _weights(folder: RunFolder, which: str) -> tuple[Mapping[str, Any], str]:

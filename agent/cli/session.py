@@ -150,11 +150,14 @@ class Session:
         """Play and learn for ever."""
         return interleave(self.games, self.actor, self.replay, self.learner, self.clock)
 
+    def act(self, seed: int) -> Act:
+        """Return how the agent plays when it is judged; `seed` draws the evaluation's random actions."""
+        return evaluating(self.network, self.settings, self.spec.num_actions, seed, self.device)
+
     def evaluate(self, episodes: int) -> list[Episode]:
         """Judge the agent as it is now."""
         seed = evaluation_seed(self.settings, self.clock.steps)
-        act = evaluating(self.network, self.settings, self.spec.num_actions, seed, self.device)
-        return self.judge.play(act, episodes, seed)
+        return self.judge.play(self.act(seed), episodes, seed)
 
     def metrics(self) -> dict[str, float]:
         """Return what is known about learning since the last call, under its TensorBoard tags."""

@@ -30,8 +30,8 @@ class StockSession:
             raise
         self.judge = Judge(game, settings)
 
-    def act(self) -> Act:
-        """Return how the policy plays when it is judged: its own deterministic action."""
+    def act(self, seed: int) -> Act:
+        """Return how the policy plays when it is judged: its own deterministic action, whatever `seed`."""
 
         def predict(observation: np.ndarray) -> np.ndarray:
             return self.algorithm.predict(observation, deterministic=True)[0]
