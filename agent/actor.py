@@ -7,51 +7,73 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
+from agent.nets.noisy import Noise
+from agent.nets.q_network import QNetwork
 from agent.seeding import numpy_state, set_numpy_state
 
 
 class Actor:
-    """Chooses actions with a network it shares with the learner; weights change in place, so it never copies them."""
+    """Chooses actions with a network it shares with the learner; weights change in place, so it never copies them.
+
+    Game i of B explores with epsilon^(1 + ladder * i / (B - 1)), so that some are bold and some careful (Horgan et al.
+    2018, whose ladder is 7). With `noise`, a generator, noisy layers explore as well: one fresh sample of their noise
+    per call, shared by its games.
+    """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: QNetwork,
         num_actions: int,
         epsilon: Callable[[int], float],
         generator: np.random.Generator,
         device: torch.device,
+        *,
+        ladder: float = 0.0,
+        noise: torch.Generator | None = None,
     ):
         self.network = network
         self.num_actions = num_actions
         self.epsilon = epsilon
+        self.ladder = ladder
         self._generator = generator
+        self._noise = noise
         self._device = device
 
-    @torch.inference_mode()
     def greedy(self, observation: np.ndarray) -> np.ndarray:
-        """Return the best action of every observation, [B, *shape] -> i64 [B]; waits for the device."""
-        values = self.network(torch.from_numpy(observation).to(self._device))  # [B, A]
+        """Return the best action for each observation without noise, [B, *shape] -> i64 [B]; waits for the device."""
+        return self._best(observation, None)
+
+    @torch.inference_mode()
+    def _best(self, observation: np.ndarray, noise: Noise | None) -> np.ndarray:
+        values = self.network(torch.from_numpy(observation).to(self._device), noise)  # [B, A]
         return values.argmax(dim=1).cpu().numpy()
 
     def act(self, observation: np.ndarray, steps: int) -> np.ndarray:
         """Return an epsilon-greedy action for every observation, [B, *shape] -> i64 [B].
 
         `steps` is the environment step that the exploration schedule is asked for. Coin and random action are drawn for
-        every game in every call, so that the generator's position depends on nothing but the number of calls.
+        every game in every call, and so is the noise, so that the generators' positions depend on nothing but the
+        number of calls.
         """
         games = len(observation)
-        explore = self._generator.random(games) < self.epsilon(steps)  # [B]
+        epsilon = self.epsilon(steps) ** (1.0 + self.ladder * np.arange(games) / max(games - 1, 1))  # [B]
+        explore = self._generator.random(games) < epsilon
         random_action = self._generator.integers(self.num_actions, size=games)  # i64 [B]
+        noise = None if self._noise is None else self.network.draw_noise(self._noise)
         if explore.all():
             return random_action
-        return np.where(explore, random_action, self.greedy(observation))
+        return np.where(explore, random_action, self._best(observation, noise))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the exploration's generator; the network belongs to the learner."""
-        return {"generator": numpy_state(self._generator)}
+        """Return the state of the exploration's generators; the network belongs to the learner."""
+        state = {"generator": numpy_state(self._generator)}
+        return state if self._noise is None else state | {"noise": self._noise.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Put back what `state_dict` gave; ValueError when only one of both explores by noise."""
+        if ("noise" in state) != (self._noise is not None):
+            raise ValueError("Of this actor and the saved one only one explores by noise.")
         set_numpy_state(self._generator, state["generator"])
+        if self._noise is not None:
+            self._noise.set_state(state["noise"].cpu())

@@ -63,6 +63,9 @@ class GameSettings(Section):
     """Copies of the game that play side by side."""
     vectorize: Literal["auto", "inline", "workers"] = "auto"
     """Run the copies in this process, in worker processes, or whichever suits the game. Atari has its own C++ threads."""
+    seeds: Positive | None = None
+    """Start training episodes from this many seeds only, over and over; evaluation still plays unseen ones, and the gap
+    between both is logged. None: every episode is new. Not for atari/*."""
     threads: NonNegative = 0
     """Threads for games with a C++ vector form (0: as many as there are cores, at most one per game)."""
     atari: AtariSettings = AtariSettings()
@@ -79,7 +82,14 @@ class ActorSettings(Section):
     epsilon_end: Fraction = 0.05
     """Probability of a random action after `epsilon_steps`."""
     epsilon_steps: Positive = 10_000
-    """Environment steps over which epsilon falls linearly."""
+    """Environment steps over which epsilon falls: all the way when linear, by a factor e when exponential."""
+    epsilon_schedule: Literal["linear", "exponential"] = "linear"
+    """linear: epsilon_end is reached after epsilon_steps. exponential: it is approached for ever (Clark et al. 2024)."""
+    epsilon_ladder: Annotated[float, Field(ge=0.0)] = 0.0
+    """Spread over the games: game i of N explores with epsilon^(1 + ladder * i / (N - 1)) (Horgan et al. 2018: 7).
+    0: all alike."""
+    epsilon_off_after: NonNegative | None = None
+    """Environment steps after which epsilon is 0 and noisy layers alone explore. None: never."""
 
 
 class ReplaySettings(Section):
@@ -89,10 +99,12 @@ class ReplaySettings(Section):
     """Transitions kept; the oldest are overwritten."""
     n_step: Positive = 1
     """Rewards summed before bootstrapping; windows are cut at the end of an episode (Sutton 1988)."""
+    n_step_end: Positive | None = None
+    """n at the last step of the run, at most n_step, reached linearly (Schwarzer et al. 2023). None: constant."""
     priority_exponent: Fraction = 0.0
     """Alpha of prioritized replay (Schaul et al. 2016); 0 samples uniformly."""
     importance_exponent: Fraction = 0.4
-    """Beta of the importance weights at the first step; unused when sampling is uniform."""
+    """Beta of the importance weights at the first step; unused when sampling is uniform. BTR: alpha, constant."""
     importance_exponent_end: Fraction = 1.0
     """Beta at the last step of the run."""
     reward_clip: PositiveFloat | None = None
@@ -104,13 +116,32 @@ class ReplaySettings(Section):
 class NetworkSettings(Section):
     """The Q-network."""
 
-    torso: Literal["auto", "mlp", "minatar", "nature"] = "auto"
+    torso: Literal["auto", "mlp", "minatar", "nature", "impala"] = "auto"
     """What turns observations into features. auto: nature for pictures of at least 36x36, minatar for small grids,
-    else mlp."""
+    else mlp. impala: the residual network of Espeholt et al. 2018, for pictures."""
+    width: Positive = 1
+    """Multiplier of impala's channels 16, 32, 32 (2 in BTR, 4 in BBF)."""
+    max_pool: Positive | None = 6
+    """Side to which impala's last feature maps are max-pooled (Clark et al. 2024). None: as large as they come."""
+    spectral_norm: bool = False
+    """Divide the convolutions in impala's residual blocks by their largest singular value (Gogianu et al. 2021)."""
+    layer_norm: bool = False
+    """Normalise what enters each hidden activation of the fully connected layers, and the stem of every impala block."""
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256)
-    """Widths of the fully connected layers, at least one; for nature and minatar only those after the convolutions."""
+    """Widths of the fully connected layers, at least one; for torsos with convolutions only those after them."""
     dueling: bool = False
     """Split into a value and an advantage stream (Wang et al. 2016)."""
+    noisy: bool = False
+    """Linear layers of the head explore by noise in their weights (Fortunato et al. 2018)."""
+    noisy_sigma: PositiveFloat = 0.5
+    """Noise at the start, before it is divided by the square root of a layer's inputs."""
+    distribution: Literal["none", "quantile", "implicit"] = "none"
+    """What is learned of the return. none: its mean. quantile: its quantiles at fixed fractions (QR-DQN, Dabney et al.
+    2018a). implicit: at any fraction (IQN, Dabney et al. 2018b)."""
+    quantiles: Positive = 32
+    """Fixed fractions (i - 1/2) / quantiles: those of QR-DQN, and those at which IQN acts."""
+    cosines: Positive = 64
+    """IQN only: width of the cosine embedding of a fraction."""
 
 
 class LearnerSettings(Section):
@@ -132,12 +163,38 @@ class LearnerSettings(Section):
     """Gradients are scaled down to this norm."""
     discount: Fraction = 0.99
     """Gamma, per environment step."""
+    discount_end: Fraction | None = None
+    """Gamma at the last step of the run; 1 - gamma moves geometrically (Schwarzer et al. 2023). None: constant."""
     target_interval: Positive = 250
     """Updates between copies of the network into the target network."""
     loss: Literal["huber", "mse"] = "huber"
-    """Loss on the TD error; huber has its corner at 1 (Mnih et al. 2015)."""
+    """Loss on the TD error of the mean; huber has its corner at 1 (Mnih et al. 2015). Quantiles always take huber."""
     double: bool = True
-    """Choose the bootstrap action with the online network (van Hasselt et al. 2016)."""
+    """Choose the bootstrap action with the online network (van Hasselt et al. 2016); Munchausen has none to choose."""
+    fractions: Positive = 8
+    """IQN only: random fractions of the prediction, per transition (64 in IQN, 8 in BTR)."""
+    target_fractions: Positive = 8
+    """IQN only: random fractions of the target, per transition."""
+    munchausen: Fraction = 0.0
+    """Alpha, the share of the policy's own log-probability in the reward (Vieillard et al. 2020: 0.9); 0: off. Its
+    temperature and clip assume rewards of about 1."""
+    munchausen_temperature: PositiveFloat = 0.03
+    """Tau, the entropy temperature, in units of reward."""
+    munchausen_clip: Annotated[float, Field(le=0.0)] = -1.0
+    """Least value of the scaled log-probability, in units of reward."""
+    munchausen_reference: Literal["target", "online"] = "target"
+    """Network that gives the log-probability of the action taken: target in the paper; online in BTR, one pass less."""
+
+
+class PlateauSettings(Section):
+    """What happens when evaluations no longer improve."""
+
+    action: Literal["none", "stop", "lower"] = "none"
+    """stop: end the run. lower: multiply the learning rate by `factor`, again after every further budget."""
+    budget_steps: Positive = 500_000
+    """Environment steps without an improvement: an evaluation whose mean lies above the 95 % interval of the best."""
+    factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """What the learning rate is multiplied by."""
 
 
 class EvaluationSettings(Section):
@@ -153,6 +210,8 @@ class EvaluationSettings(Section):
     """Probability of a random action during evaluation."""
     stop_at_score: float | None = None
     """End the run once the mean of an evaluation reaches this. None: play all steps."""
+    plateau: PlateauSettings = PlateauSettings()
+    """What happens when evaluations no longer improve."""
 
 
 class CheckpointSettings(Section):
@@ -201,6 +260,13 @@ class Settings(Section):
             raise ValueError(
                 f"replay.capacity ({self.replay.capacity}) must be at least learner.batch_size "
                 f"({self.learner.batch_size})"
+            )
+        learner = self.learner
+        if learner.discount_end is not None and max(learner.discount, learner.discount_end) == 1.0:
+            raise ValueError("learner.discount and learner.discount_end must be below 1 when both are given")
+        if self.replay.n_step_end is not None and self.replay.n_step_end > self.replay.n_step:
+            raise ValueError(
+                f"replay.n_step_end ({self.replay.n_step_end}) must be at most replay.n_step ({self.replay.n_step})"
             )
         if self.replay.capacity < 2 * self.game.num_games:
             raise ValueError(

@@ -4,45 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import nn
 
 from agent.config import LearnerSettings
-from agent.losses import Loss, Values
+from agent.losses import Loss, LossFunction, Values
 from agent.metrics import Means
+from agent.nets.noisy import Noise
+from agent.nets.q_network import QNetwork
 from agent.types import Batch
-
-LossFunction = Callable[[Values, Values, Batch], Loss]
 
 
 class Samples(Protocol):
     """What the learner needs of replay."""
 
-    def sample(self, batch_size: int, importance_exponent: float) -> Batch:
+    def sample(self, batch_size: int, importance_exponent: float, n_step: int, discount: float) -> Batch:
         """Draw a batch."""
 
     def update_priorities(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
-        """Take the errors back."""
+        """Take the priorities back."""
+
+
+class Noisy(NamedTuple):
+    """A network with one sample of its noise bound, as the losses ask it."""
+
+    network: QNetwork
+    noise: Noise
+
+    @property
+    def fractions(self) -> torch.Tensor:
+        """The network's fixed fractions, f32 [K]."""
+        return self.network.fractions
+
+    def __call__(self, observation: torch.Tensor) -> torch.Tensor:
+        """[N, *observation_shape] -> [N, A]."""
+        return self.network(observation, self.noise)
+
+    def quantiles(self, observation: torch.Tensor, fractions: torch.Tensor | None = None) -> torch.Tensor:
+        """[N, *observation_shape], [N, T] -> [N, T, A]."""
+        return self.network.quantiles(observation, fractions, self.noise)
 
 
 class Learner:
     """Improves `network` in place from what `replay` returns.
 
-    The network, its target and the optimizer's moments are written in place and never rebound: the actor shares the
-    weights. `learning_rate` and `importance_exponent` are functions of the environment step.
+    The network, its target, the gradients and the optimizer's moments are written in place and never rebound: the actor
+    shares the weights. `learning_rate`, `importance_exponent`, `discount` and `n_step` are functions of the environment
+    step. `generator` draws the noise of both networks, independently, and the loss's random fractions.
+
+    `rate_scale` multiplies the learning rate; whoever sets it keeps it.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: QNetwork,
         replay: Samples,
         loss: LossFunction,
         settings: LearnerSettings,
         *,
         learning_rate: Callable[[int], float],
         importance_exponent: Callable[[int], float],
+        generator: torch.Generator,
+        discount: Callable[[int], float],
+        n_step: Callable[[int], int],
     ):
         self.network = network
         self.target = deepcopy(network).requires_grad_(False)
@@ -51,8 +76,14 @@ class Learner:
         self.settings = settings
         self.learning_rate = learning_rate
         self.importance_exponent = importance_exponent
+        self.generator = generator
+        self.discount = discount
+        self.n_step = n_step
+        self.rate_scale = 1.0
         self.updates = 0
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
         self.device = self._parameters[0].device
         # The fused kernel steps all parameters in one call, on the CPU too.
         self.optimizer = torch.optim.Adam(
@@ -63,44 +94,53 @@ class Learner:
 
     def update(self, count: int, steps: int) -> None:
         """Launch `count` >= 1 updates; `steps` is the environment step that the schedules are asked for."""
-        rate = self.learning_rate(steps)
+        rate = self.learning_rate(steps) * self.rate_scale
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        beta = self.importance_exponent(steps)
+        asked = self.settings.batch_size, self.importance_exponent(steps), self.n_step(steps), self.discount(steps)
         for _ in range(count):
-            result, grad_norm = self._update_once(beta)
+            result, grad_norm = self._update_once(self.replay.sample(*asked))
+        self.network.fold()
         # One look per call is enough for a mean, and costs the others nothing.
-        means = (result.loss, result.td_error.abs().mean(), grad_norm, result.q_tm1.mean())
+        means = (result.loss.detach(), result.td_error.abs().mean(), grad_norm, result.q_tm1.mean())
         self.metrics.add(means, result.q_tm1.max())
 
-    def _update_once(self, beta: float) -> tuple[Loss, torch.Tensor]:
-        sampled = self.replay.sample(self.settings.batch_size, beta)
+    def _update_once(self, sampled: Batch) -> tuple[Loss, torch.Tensor]:
         # Replay may lie on the host and the network on the GPU; `index` means something to replay alone.
         batch = Batch(*(part.to(self.device, non_blocking=True) for part in sampled[:-1]), sampled.index)
-        result = self.loss(self.network, self.target, batch)
-        self.optimizer.zero_grad(set_to_none=False)
+        self.network.power_iterate()
+        online, target = self._with_noise(self.network), self._with_noise(self.target)
+        result = self.loss(online, target, batch, self.generator)
+        gradients = [parameter.grad for parameter in self._parameters]
+        torch._foreach_zero_(gradients)
         result.loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
+        grad_norm = clip_norm(gradients, self.settings.max_grad_norm)
         self.optimizer.step()
-        self.replay.update_priorities(batch.index, result.td_error.to(batch.index.device))
+        self.replay.update_priorities(batch.index, result.priority.to(batch.index.device))
         self.updates += 1
         if self.updates % self.settings.target_interval == 0:
             self.copy_to_target()
-        return Loss(result.loss.detach(), result.td_error, result.q_tm1), grad_norm
+        return result, grad_norm
+
+    def _with_noise(self, network: QNetwork) -> Values:
+        noise = network.draw_noise(self.generator)
+        return network if noise is None else Noisy(network, noise)
 
     @torch.no_grad()
     def copy_to_target(self) -> None:
         """Write the network's weights and buffers into the target network, in place."""
         for target, source in zip(self.target.state_dict().values(), self.network.state_dict().values(), strict=True):
             target.copy_(source)
+        self.target.fold()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, target weights, optimizer moments and the number of updates: the tensors, not copies."""
+        """Return weights, target weights, moments, generator and the number of updates: the tensors, not copies."""
         moments = self.optimizer.state_dict()["state"]
         return {
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
             "optimizer": {str(index): dict(moment) for index, moment in moments.items()},
+            "generator": self.generator.get_state(),
             "updates": self.updates,
         }
 
@@ -110,6 +150,7 @@ class Learner:
             self.network.load_state_dict(state["network"])
             self.target.load_state_dict(state["target"])
             self._load_moments(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"This is not the state of a learner with this network: {error}") from error
         self.updates = int(state["updates"])
@@ -125,3 +166,13 @@ class Learner:
                 if name not in moments[parameter]:
                     moments[parameter][name] = torch.empty_like(value, device=parameter.device)
                 moments[parameter][name].copy_(value)
+
+
+def clip_norm(gradients: list[torch.Tensor], max_norm: float) -> torch.Tensor:
+    """Scale all `gradients` in place so that their common norm is at most `max_norm`; return the norm before, f32 [].
+
+    torch's clip_grad_norm_ to the bit, in half its time: that one first sorts small tensors by device and type.
+    """
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0))
+    return norm

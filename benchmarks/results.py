@@ -14,7 +14,10 @@ RESULTS = Path(__file__).with_suffix("")  # the folder benchmarks/results
 
 
 def write(name: str, payload: Mapping[str, Any]) -> Path:
-    """Write `payload` and where it comes from to results/<name>.json, over what was there; return the path."""
+    """Write `payload` and where it comes from to results/<name>.json, over what was there; return the path.
+
+    A name with slashes lies in folders.
+    """
     document = {
         "name": name,
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -23,7 +26,7 @@ def write(name: str, payload: Mapping[str, Any]) -> Path:
         "versions": versions(),
         **payload,
     }
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return path

@@ -12,7 +12,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from gymnasium.wrappers import FlattenObservation
 
 from envs.inline import InlineVector, check_same_game
 from envs.score import Score
+from envs.seeds import SeedPool
 from envs.spec import GameSpec, checked_actions, game_seeds
 from envs.step import Step
 
@@ -41,11 +42,15 @@ _NO_PICTURES = "This game was made without pictures: make_vector_env(..., render
 
 
 class Replayable(gymnasium.Wrapper):
-    """One game that begins anew by itself on the step after an end, and whose state can be taken and put back."""
+    """One game that begins anew by itself on the step after an end, and whose state can be taken and put back.
 
-    def __init__(self, env: gymnasium.Env, row: int = 0) -> None:
+    With `seeds` every episode starts from one of them.
+    """
+
+    def __init__(self, env: gymnasium.Env, row: int = 0, seeds: Sequence[int] | None = None) -> None:
         super().__init__(env)
         self._row = row
+        self._pool = None if seeds is None else SeedPool(seeds)
         self._first_action = int(env.action_space.start) if isinstance(env.action_space, Discrete) else None
         self._seed: int | None = None
         self._random: dict[str, Any] | None = None
@@ -55,12 +60,15 @@ class Replayable(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode and remember what it began from."""
+        return self._begin(seed if self._pool is None else self._pool.draw(seed)), {}
+
+    def _begin(self, seed: int | None) -> Any:
         self._seed = seed
         self._random = None if seed is not None else self._generator_state()
         self._actions = []
         self._ended = False
         self._observation, _ = self.env.reset(seed=seed)
-        return self._observation, {}
+        return self._observation
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Play one step; after an end, begin anew and ignore the action."""
@@ -85,7 +93,7 @@ class Replayable(gymnasium.Wrapper):
 
     def state_dict(self) -> dict[str, Any]:
         """Return how the open episode began, its actions, and what it has come to."""
-        return {
+        state = {
             "seed": self._seed,
             "random_at_start": self._random,
             "actions": np.array(self._actions, dtype=np.float32 if self._first_action is None else np.int64),
@@ -93,12 +101,13 @@ class Replayable(gymnasium.Wrapper):
             "random": self._generator_state(),
             "ended": self._ended,
         }
+        return state if self._pool is None else state | {"random_pool": self._pool.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Play the saved episode again; ValueError when the game does not come to the same observation."""
         if state["seed"] is None:
             self.unwrapped.np_random.bit_generator.state = state["random_at_start"]
-        self.reset(seed=state["seed"])
+        self._begin(state["seed"])
         for action in np.asarray(state["actions"]):
             if self._ended:
                 break
@@ -115,6 +124,8 @@ class Replayable(gymnasium.Wrapper):
                 f"{self.unwrapped.spec.id} is not deterministic: the same"
                 " seed and actions led to another observation, so its exact state cannot be put back."
             )
+        if self._pool is not None:
+            self._pool.load_state_dict(state.get("random_pool"))
 
     def picture(self, row: int) -> np.ndarray | None:
         """Return the picture of the game in column `row`; None from every other game."""
@@ -141,13 +152,15 @@ class WorkerVector:
 
     stateful = True
 
-    def __init__(self, spec: GameSpec, num_envs: int, gymnasium_id: str, render: bool) -> None:
+    def __init__(
+        self, spec: GameSpec, num_envs: int, gymnasium_id: str, render: bool, seeds: Sequence[int] | None
+    ) -> None:
         self.spec = spec
         self.num_envs = num_envs
         self._score = Score(num_envs)
         self._waiting = False
         self._workers = AsyncVectorEnv(
-            [partial(_make_game, gymnasium_id, render, row) for row in range(num_envs)],
+            [partial(_make_game, gymnasium_id, render, row, seeds) for row in range(num_envs)],
             shared_memory=True,
             copy=False,
             # Forked workers start at once and leave no helper process behind; elsewhere than on Linux fork is unsafe.
@@ -242,10 +255,17 @@ class WorkerVector:
 
 
 def make_classic(
-    name: str, gymnasium_id: str, num_envs: int, *, vectorize: str = "inline", render: bool = False
+    name: str,
+    gymnasium_id: str,
+    num_envs: int,
+    *,
+    vectorize: str = "inline",
+    render: bool = False,
+    seeds: Sequence[int] | None = None,
 ) -> InlineVector | WorkerVector:
     """Return `num_envs` copies of a Gymnasium game; `vectorize` is inline, workers, or auto: whichever is faster.
 
+    With `seeds` every episode of every copy starts from one of them.
     Both kinds answer the same seed and actions with the same steps, so the choice never shows in a result.
     """
     spec = classic_spec(name, gymnasium_id)
@@ -253,8 +273,8 @@ def make_classic(
         several = num_envs > 1 and (os.cpu_count() or 1) > 1
         vectorize = "workers" if several and seconds_per_step(gymnasium_id) > _SLOW_STEP_S else "inline"
     if vectorize == "workers":
-        return WorkerVector(spec, num_envs, gymnasium_id, render)
-    return InlineVector(spec, [_make_game(gymnasium_id, render, row) for row in range(num_envs)])
+        return WorkerVector(spec, num_envs, gymnasium_id, render, seeds)
+    return InlineVector(spec, [_make_game(gymnasium_id, render, row, seeds) for row in range(num_envs)])
 
 
 def classic_spec(name: str, gymnasium_id: str) -> GameSpec:
@@ -302,7 +322,7 @@ def seconds_per_step(gymnasium_id: str) -> float:
         game.close()
 
 
-def _make_game(gymnasium_id: str, render: bool, row: int) -> Replayable:
+def _make_game(gymnasium_id: str, render: bool, row: int, seeds: Sequence[int] | None = None) -> Replayable:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on stdout, among the results
     if multiprocessing.parent_process() is not None:
         # Ctrl-C reaches every process of the terminal: it is for the parent, which finishes the step and saves.
@@ -313,7 +333,7 @@ def _make_game(gymnasium_id: str, render: bool, row: int) -> Replayable:
         hint = " Atari games are called atari/<rom> here." if gymnasium_id.startswith("ALE/") else ""
         raise ValueError(f"Gymnasium cannot make {gymnasium_id!r}: {error}{hint}") from error
     try:
-        return Replayable(_with_known_spaces(game), row)
+        return Replayable(_with_known_spaces(game), row, seeds)
     except ValueError:
         game.close()
         raise

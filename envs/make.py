@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from envs.spec import GameSpec
+from envs.spec import GameSpec, game_seeds
 
 if TYPE_CHECKING:
     from envs.atari import AtariVector
@@ -81,11 +81,15 @@ def make_vector_env(
     atari: Mapping[str, Any] | None = None,
     minatar: Mapping[str, Any] | None = None,
     render: bool = False,
+    seeds: int | None = None,
 ) -> InlineVector | WorkerVector | AtariVector:
     """Return `num_envs` copies of a game, already reset with `seed`: the first step is `current`.
 
     `vectorize` is auto, inline or workers; only Gymnasium's games can run in workers, and Atari has `threads` of its
     own. `render` makes pictures possible for Gymnasium's games; the others can always draw. ValueError as in `spec`.
+
+    With `seeds` every episode starts from one of so many seeds, which follow from `seed`; a later `reset` with another
+    seed changes only which of them is drawn when. Not for Atari.
     """
     name = canonical(name)
     family, _, rom = name.partition("/")
@@ -93,21 +97,29 @@ def make_vector_env(
         raise ValueError(f"num_envs must be at least 1, not {num_envs}.")
     if vectorize not in ("auto", "inline", "workers"):
         raise ValueError(f"vectorize must be auto, inline or workers, not {vectorize!r}.")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds must be at least 1, not {seeds}.")
+    pool = None if seeds is None else game_seeds(seed, seeds)
     if name.startswith("gym:") or name in CLASSIC:
         from envs.classic import make_classic
 
         if vectorize == "auto" and name in CLASSIC:
             vectorize = "inline"  # measured: a step takes 10 to 50 microseconds, less than a message
-        vector = make_classic(name, _gymnasium_id(name), num_envs, vectorize=vectorize, render=render)
+        vector = make_classic(name, _gymnasium_id(name), num_envs, vectorize=vectorize, render=render, seeds=pool)
     elif family == "minatar":
         if vectorize == "workers":
             raise ValueError(f"{name} always runs in line, it is faster there: leave vectorize at auto.")
         from envs.minatar import make_minatar
 
-        vector = make_minatar(rom, num_envs, **_needed("minatar", minatar))
+        vector = make_minatar(rom, num_envs, seeds=pool, **_needed("minatar", minatar))
     else:
         if vectorize != "auto":
             raise ValueError(f"{name} always runs in C++ threads: leave vectorize at auto and set threads instead.")
+        if seeds is not None:
+            raise ValueError(
+                f"{name} cannot start its episodes from {seeds} seeds: ALE's C++ vector begins them by itself. Leave"
+                " game.seeds at none, or take a game of another family."
+            )
         from envs.atari import AtariVector
 
         vector = AtariVector(rom, num_envs, threads=threads, **_needed("atari", atari))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from envs.inline import InlineVector
+from envs.seeds import SeedPool
 from envs.spec import GameSpec
 
 _ACTION_NAMES = {"n": "noop", "l": "left", "u": "up", "r": "right", "d": "down", "f": "fire"}
@@ -48,14 +49,25 @@ def load_games(rom: str) -> ModuleType:
 
 
 class MinAtarGame:
-    """One MinAtar game with sticky actions and a time limit; the steps are those of `minatar.Environment`."""
+    """One MinAtar game with sticky actions and a time limit; the steps are those of `minatar.Environment`.
+
+    With `seeds` every episode starts from one of them, sticky actions included.
+    """
 
     def __init__(
-        self, rom: str, *, sticky_actions: float, ramping: bool, minimal_actions: bool, max_steps: int
+        self,
+        rom: str,
+        *,
+        sticky_actions: float,
+        ramping: bool,
+        minimal_actions: bool,
+        max_steps: int,
+        seeds: Sequence[int] | None = None,
     ) -> None:
         self._env = load_games(rom).Env(ramping=ramping)
         self._sticky_actions = sticky_actions
         self._max_steps = max_steps
+        self._pool = None if seeds is None else SeedPool(seeds)
         self._actions = self._env.minimal_action_set() if minimal_actions else list(range(len(self._env.action_map)))
         self._last_action = 0
         self._steps = 0
@@ -65,6 +77,8 @@ class MinAtarGame:
 
     def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode. Unlike in MinAtar, the sticky action of the old episode is forgotten."""
+        if self._pool is not None:
+            seed = self._pool.draw(seed)
         if seed is not None:
             self._env.random = np.random.RandomState(seed)
         self._env.reset()
@@ -100,7 +114,7 @@ class MinAtarGame:
     def state_dict(self) -> dict[str, Any]:
         """Return every attribute of the game that can change, and its random generator."""
         random = self._env.random.get_state(legacy=False)
-        return {
+        state = {
             "attributes": {name: _plain(value) for name, value in vars(self._env).items() if name not in _CONSTANT},
             "random_key": random["state"]["key"].astype(np.int64),
             "random_position": int(random["state"]["pos"]),
@@ -108,6 +122,7 @@ class MinAtarGame:
             "steps": self._steps,
             "ended": self._ended,
         }
+        return state if self._pool is None else state | {"random_pool": self._pool.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave; ValueError when MinAtar's attributes are others."""
@@ -128,6 +143,8 @@ class MinAtarGame:
         self._last_action = state["last_action"]
         self._steps = state["steps"]
         self._ended = state["ended"]
+        if self._pool is not None:
+            self._pool.load_state_dict(state.get("random_pool"))
 
     def _observation(self) -> np.ndarray:
         return self._env.state().transpose(2, 0, 1)  # bool [C, 10, 10]

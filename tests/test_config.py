@@ -92,12 +92,13 @@ def test_two_settings_share_nothing_that_can_change() -> None:
 FRACTIONS = (
     "game.atari.sticky_actions game.minatar.sticky_actions actor.epsilon_start actor.epsilon_end "
     "replay.priority_exponent replay.importance_exponent replay.importance_exponent_end learner.discount "
-    "evaluation.epsilon"
+    "learner.munchausen evaluation.epsilon"
 ).split()
 FROM_ONE = (
     "steps game.num_games game.atari.frame_skip game.atari.stack game.atari.max_frames game.minatar.max_steps "
     "actor.epsilon_steps replay.n_step learner.batch_size learner.target_interval evaluation.episodes "
-    "evaluation.num_games checkpoint.keep"
+    "evaluation.num_games evaluation.plateau.budget_steps checkpoint.keep network.width network.quantiles network.cosines "
+    "learner.fractions learner.target_fractions"
 ).split()
 FROM_ZERO = (
     "seed threads game.threads game.atari.noop_max learner.learning_starts evaluation.interval_steps "
@@ -105,14 +106,21 @@ FROM_ZERO = (
 ).split()
 ABOVE_ZERO = (
     "replay.reward_clip learner.samples_per_insert learner.learning_rate learner.adam_epsilon learner.max_grad_norm "
-    "telemetry.interval_s"
+    "telemetry.interval_s network.noisy_sigma learner.munchausen_temperature"
 ).split()
 SWITCHES = (
     "game.atari.fire_reset game.atari.life_loss_ends game.atari.full_action_space game.minatar.ramping "
-    "game.minatar.minimal_actions network.dueling learner.double"
+    "game.minatar.minimal_actions network.dueling learner.double network.spectral_norm network.layer_norm network.noisy"
 ).split()
-CHOICES = "device algo game.vectorize replay.device network.torso learner.loss".split()
-OTHERS = "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3".split()
+CHOICES = (
+    "device algo game.vectorize replay.device network.torso learner.loss actor.epsilon_schedule network.distribution "
+    "learner.munchausen_reference evaluation.plateau.action"
+).split()
+OTHERS = (
+    "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3 actor.epsilon_ladder "
+    "actor.epsilon_off_after replay.n_step_end network.max_pool learner.discount_end learner.munchausen_clip game.seeds "
+    "evaluation.plateau.factor"
+).split()
 INF, NAN = float("inf"), float("nan")
 
 
@@ -136,6 +144,12 @@ def test_the_range_of_every_setting_is_tested() -> None:
         (["learner.learning_rate_end"], [0.0, 1e-5, None], [-1e-9, NAN, INF]),
         (["evaluation.stop_at_score"], [-110.0, 0.0, None], [NAN, INF, -INF]),
         (["replay.reward_clip"], [None], []),
+        (["actor.epsilon_ladder"], [0.0, 7.0], [-1e-9, INF, None]),
+        (["actor.epsilon_off_after"], [0, 10**7, None], [-1, 0.5]),
+        (["replay.n_step_end", "network.max_pool", "game.seeds"], [1, None], [0, 1.5]),
+        (["learner.discount_end"], [0.0, 0.9, None], [-1e-9, 1.1]),
+        (["learner.munchausen_clip"], [0.0, -1.0], [1e-9, -INF, None]),
+        (["evaluation.plateau.factor"], [0.5, 1e-3], [0.0, 1.0, None]),
         (["sb3"], [{"ppo": {"n_steps": 1}}], [{"ppo": 1}, []]),
     ],
 )
@@ -178,6 +192,21 @@ def test_replay_holds_two_rows_of_every_game() -> None:
     assert both(128).replay.capacity == 128
     with pytest.raises(ValidationError, match=r"replay\.capacity \(127\) must be at least 2 \* game\.num_games \(128\)"):
         both(127)
+
+
+def test_the_last_n_is_not_above_the_first() -> None:
+    """Replay is built for its largest n, which therefore stands first."""
+    assert Settings.model_validate({"replay": {"n_step": 3, "n_step_end": 3}}).replay.n_step_end == 3
+    with pytest.raises(ValidationError, match=r"replay\.n_step_end \(4\) must be at most replay\.n_step \(3\)"):
+        Settings.model_validate({"replay": {"n_step": 3, "n_step_end": 4}})
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.9), (0.9, 1.0)])
+def test_a_moving_gamma_stays_below_one(start: float, end: float) -> None:
+    """1 - gamma moves by equal factors, which has no meaning from or to 0; a constant gamma may be 1."""
+    with pytest.raises(ValidationError, match="must be below 1 when both are given"):
+        Settings.model_validate({"learner": {"discount": start, "discount_end": end}})
+    assert Settings.model_validate({"learner": {"discount": 1.0}}).learner.discount == 1.0
 
 
 def test_samples_per_insert_is_dqns() -> None:

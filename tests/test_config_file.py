@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.cli.config_file import MAX_BYTES, ConfigFile
 from agent.cli.errors import UsageError
 from agent.cli.schema import hint, is_section, none_if_said
+from agent.config import ActorSettings
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,8 @@ def test_none_can_be_said_in_words(word: str) -> None:
         ("batch_size: 2\n", "a.yaml:1: batch_size: unknown setting. Did you mean learner.batch_size?"),
         (
             "actor:\n  qqq: 2\n",
-            "a.yaml:2: actor.qqq: unknown setting. Known in actor: epsilon_start, epsilon_end, epsilon_steps.",
+            "a.yaml:2: actor.qqq: unknown setting. "
+                f"Known in actor: {', '.join(ActorSettings.model_fields)}.",
         ),
         ("<<: {steps: 1}\n", "a.yaml:1: <<: unknown setting. "),
         ("[1, 2]: 3\n", "a.yaml:1: a list: unknown setting. "),

@@ -18,6 +18,7 @@ from agent.cli.record import Record, load_checkpoint
 from agent.cli.session import Session
 from agent.cli.stock_session import StockSession
 from agent.config import Settings
+from agent.telemetry.plateau import budgets_spent
 from agent.telemetry.run_folder import RunFolder
 
 
@@ -107,7 +108,7 @@ def test_a_stop_during_an_evaluation_ends_it_and_owes_it(tmp_path: Path) -> None
         assert drive(session, record, When())
     with begun(tmp_path, settings()) as (session, record, folder):
         judging = session.judge
-        assert not drive(session, record, When(lambda: judging._games is not None))
+        assert not drive(session, record, When(lambda: judging._games))
         assert not folder.evaluations.exists()
         assert saved_at(folder) == judged_at(straight)[:1]
     with begun(tmp_path, settings(), folder) as (session, record, _):
@@ -124,6 +125,77 @@ def test_the_last_evaluation_can_be_owed_too(tmp_path: Path) -> None:
         assert drive(session, record, When())
         assert session.clock.steps == played
     assert judged_at(folder) == [played]
+
+
+def plateau(action: str, budget: int, **more: Any) -> dict[str, Any]:
+    """Settings of an agent that cannot learn, judged every 100 steps, with that plateau rule."""
+    rule = {"action": action, "budget_steps": budget}
+    return {
+        "learner": {"learning_rate": 1e-12, "learning_starts": 100},
+        "evaluation": {"interval_steps": 100, "plateau": rule, **more},
+    }
+
+
+@pytest.mark.parametrize("algo", ["icebox", "ppo"])
+def test_a_plateau_ends_a_run(algo: str, tmp_path: Path) -> None:
+    """The evaluation that completes the budget ends the run as finished and says why; resumed, it gets another."""
+    chosen = settings(algo=algo, steps=5_000, **plateau("stop", 300))
+    chosen = chosen.model_copy(update={"sb3": {"ppo": {"n_steps": 8, "batch_size": 32, "learning_rate": 1e-12}}})
+    play = drive if algo == "icebox" else drive_stock
+    ends = []
+    folder = None
+    for _ in range(2):
+        with begun(tmp_path, chosen, folder) as (session, record, folder):
+            assert play(session, record, When())
+            history = record.evaluations.history
+            spent = [budgets_spent(history[:known], 300) for known in (len(history), len(history) - 1)]
+            ends.append((history[-1][0], *spent))
+    assert [spent for _, *spent in ends] == [[1, 0], [2, 1]] and ends[0][0] < ends[1][0] < 5_000
+    said = "plateau: no improvement for 300 steps (evaluation.plateau): the run ends here"
+    assert folder.log.read_text().count(said) == 2
+    assert saved_at(folder)[-1] >= judged_at(folder)[-1] == ends[-1][0]
+
+
+def test_a_plateau_lowers_the_rate_in_a_resumed_run_too(tmp_path: Path) -> None:
+    """The rate falls by the factor at every further budget; a run stopped anywhere goes on as one never stopped."""
+    chosen = settings(steps=1_200, **plateau("lower", 200))
+    rates: dict[str, dict[int, float]] = {"straight": {}, "pieces": {}}
+
+    def watched(session: Session, name: str, until: int) -> When:
+        def reached() -> bool:
+            rates[name][session.clock.steps] = session.learner.rate_scale
+            return until <= session.clock.steps < chosen.steps
+
+        return When(reached)
+
+    with begun(tmp_path / "straight", chosen) as (session, record, straight):
+        assert drive(session, record, watched(session, "straight", chosen.steps))
+    folder = None
+    for until in (130, 520, 650, 1_200):
+        with begun(tmp_path / "pieces", chosen, folder) as (session, record, folder):
+            drive(session, record, watched(session, "pieces", until))
+    assert differences(what_lasts(folder), what_lasts(straight)) == []
+    assert rates["pieces"] == rates["straight"]
+    found = sorted(set(rates["straight"].values()), reverse=True)
+    assert len(found) >= 4 and found == [0.3**times for times in range(len(found))]
+    assert straight.log.read_text().count("the learning rate is now multiplied by 0.3\n") == 1
+
+
+def test_few_seeds_are_judged_beside_unseen_ones(tmp_path: Path) -> None:
+    """With game.seeds an evaluation plays as many episodes from the training seeds; a resumed run goes on exactly."""
+    chosen = settings(game={"seeds": 2}, evaluation={"episodes": 5})
+    with begun(tmp_path / "straight", chosen) as (session, record, straight):
+        assert drive(session, record, When())
+    with begun(tmp_path, chosen) as (session, record, folder):
+        assert not drive(session, record, When(lambda: session.clock.steps >= 340))
+    with begun(tmp_path, chosen, folder) as (session, record, _):
+        assert drive(session, record, When())
+        played = [session.judge.play(session.act(0), 5, 0, seen=seen) for seen in (True, False)]
+    assert differences(what_lasts(folder), what_lasts(straight)) == []
+    assert [len(episodes) for episodes in played] == [5, 5]
+    assert len({episode.length for episode in played[0]}) <= 2, "a greedy agent plays the same seed alike"
+    lines = [line for line in straight.log.read_text().splitlines() if "evaluation at" in line]
+    assert len(lines) == len(judged_at(straight)) and all("; on the training seeds " in line for line in lines)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn-sb3"])

@@ -54,6 +54,16 @@ def test_best_is_the_best_mean(tmp_path: Path) -> None:
     assert best_in(path) is None
 
 
+def test_history_is_steps_with_scores(tmp_path: Path) -> None:
+    """The history holds every evaluation in order, also after it was put back."""
+    log, resumed = Evaluations(tmp_path / "a.npz"), Evaluations(tmp_path / "b.npz")
+    assert log.history == []
+    log.add(100, [1.0, 3.0], [5, 6])
+    log.add(250, [0.0, 2.0], [7, 8])
+    resumed.load_state_dict(log.state_dict())
+    assert log.history == resumed.history == [(100, [1.0, 3.0]), (250, [0.0, 2.0])]
+
+
 def test_rows_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     """After loading a state the file holds what it held then, and a run resumed from the beginning has none."""
     path = tmp_path / "evaluations.npz"

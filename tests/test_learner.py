@@ -8,91 +8,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from learners import ACTIONS, N, Network, Replay, addresses, make, same
 from torch import nn
 
-from agent.config import LearnerSettings
-from agent.learner import Learner
+from agent.learner import Learner, clip_norm
 from agent.losses import Loss, q_learning
-from agent.schedules import Linear, constant
-from agent.state_tree import encode
+from agent.schedules import Linear
 from agent.types import Batch
-
-N, FEATURES, ACTIONS = 6, 3, 2
-
-
-class Network(nn.Module):
-    """Two layers and a buffer that shifts the values."""
-
-    def __init__(self, seed: int):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(FEATURES, 5), nn.Tanh(), nn.Linear(5, ACTIONS))
-        self.register_buffer("shift", torch.zeros(()))
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        return self.layers(observation) + self.shift
-
-
-class Replay:
-    """Random batches from a generator; notes what it was asked and told."""
-
-    def __init__(self, seed: int = 0):
-        self.generator = torch.Generator().manual_seed(seed)
-        self.log: list[tuple[str, Any, Any]] = []
-
-    def sample(self, batch_size: int, importance_exponent: float) -> Batch:
-        self.log.append(("sample", batch_size, importance_exponent))
-        draw = partial(torch.randn, generator=self.generator)
-        return Batch(
-            s_tm1=draw(batch_size, FEATURES),
-            a_tm1=torch.randint(ACTIONS, (batch_size,), generator=self.generator),
-            r_t=3 * draw(batch_size),
-            discount_t=torch.rand(batch_size, generator=self.generator),
-            s_t=draw(batch_size, FEATURES),
-            weight=torch.rand(batch_size, generator=self.generator),
-            index=torch.randint(1000, (batch_size,), generator=self.generator),
-        )
-
-    def update_priorities(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
-        self.log.append(("priorities", index, td_error.clone()))
-
-
-def make(seed: int = 0, *, replay: Replay | None = None, rate: Linear = constant(1e-2), **changes: Any) -> Learner:
-    settings = LearnerSettings(batch_size=N, target_interval=3, **changes)
-    return Learner(
-        Network(seed),
-        Replay() if replay is None else replay,
-        partial(q_learning, double=True, kind="huber"),
-        settings,
-        learning_rate=rate,
-        importance_exponent=Linear(0.4, 1.0, 100),
-    )
-
-
-def leaves(tree: Any) -> list[Any]:
-    """All leaves of a state, in order."""
-    if isinstance(tree, dict):
-        return [leaf for key in sorted(tree) for leaf in leaves(tree[key])]
-    return [tree]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal bit for bit."""
-    ours, theirs = leaves(one), leaves(other)
-    return len(ours) == len(theirs) and all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(ours, theirs, strict=True)
-    )
-
-
-def addresses(learner: Learner) -> list[int]:
-    """Where weights, buffers, target, gradients and Adam's moments lie."""
-    tensors = [*learner.network.state_dict().values(), *learner.target.state_dict().values()]
-    tensors += [parameter.grad for parameter in learner.network.parameters()]
-    tensors += [moment for state in learner.optimizer.state.values() for moment in state.values()]
-    return [tensor.data_ptr() for tensor in tensors]
 
 
 class Slow:
@@ -181,37 +103,6 @@ def test_updates_write_in_place() -> None:
     assert not same(learner.state_dict()["network"], before["network"])
 
 
-def test_loading_writes_weights_in_place() -> None:
-    """A load changes the numbers the actor sees without moving them."""
-    learner, other = make(0), make(1)
-    learner.update(1, 0)
-    other.update(1, 0)
-    count = 2 * len(learner.network.state_dict()) + len(list(learner.network.parameters()))
-    places = addresses(learner)[:count]
-    learner.load_state_dict(deepcopy(other.state_dict()))
-    assert addresses(learner)[:count] == places
-
-
-def test_loading_writes_moments_in_place() -> None:
-    """A load keeps Adam's moments where they are, as the class promises."""
-    learner, other = make(0), make(1)
-    learner.update(1, 0)
-    other.update(1, 0)
-    places = addresses(learner)
-    learner.load_state_dict(deepcopy(other.state_dict()))
-    assert addresses(learner) == places
-
-
-def test_loading_shares_nothing_with_the_state() -> None:
-    """Two learners of which one took the other's state learn on without disturbing each other."""
-    learner, other = make(0), make(1, replay=Replay(5))
-    learner.update(4, 0)
-    other.load_state_dict(learner.state_dict())
-    before = deepcopy(learner.state_dict())
-    other.update(3, 0)
-    assert same(learner.state_dict(), before)
-
-
 def test_the_step_size_follows_the_schedule() -> None:
     """The optimizer's step size is the schedule's at the environment step of the update."""
     learner = make(rate=Linear(1e-3, 1e-4, 1000))
@@ -220,24 +111,96 @@ def test_the_step_size_follows_the_schedule() -> None:
         assert [group["lr"] for group in learner.optimizer.param_groups] == [Linear(1e-3, 1e-4, 1000)(steps)]
 
 
+def test_the_step_size_can_be_scaled() -> None:
+    """The scale multiplies the scheduled step size, is 1 at first, and is nobody's state."""
+    learner, other = make(rate=Linear(1e-3, 1e-4, 1000)), make()
+    learner.rate_scale = 0.3
+    learner.update(1, 500)
+    assert [group["lr"] for group in learner.optimizer.param_groups] == [Linear(1e-3, 1e-4, 1000)(500) * 0.3]
+    other.load_state_dict(learner.state_dict())
+    assert other.rate_scale == 1.0
+
+
 def test_replay_is_asked_and_told() -> None:
-    """Each update draws one batch at the scheduled exponent, and gives the errors of that batch back to its index."""
-    learner = make()
+    """Each update draws one batch as scheduled for the step, and gives the loss's priorities back to its index."""
     with_losses: list[tuple[Batch, Loss]] = []
 
-    def loss(online: Any, target: Any, batch: Batch) -> Loss:
+    def loss(online: Any, target: Any, batch: Batch, generator: torch.Generator) -> Loss:
         result = q_learning(online, target, batch, double=True, kind="huber")
-        with_losses.append((batch, result))
-        return result
+        with_losses.append((batch, result._replace(priority=result.td_error.square())))
+        return with_losses[-1][1]
 
-    learner.loss = loss
-    learner.update(3, 50)
+    learner = make(loss=loss)
+    learner.update(2, 49)
+    learner.update(1, 50)
     log = learner.replay.log
     assert [entry[0] for entry in log] == ["sample", "priorities"] * 3
-    assert all(entry[1:] == (N, pytest.approx(0.7)) for entry in log[::2])
-    for (_, index, td_error), (batch, result) in zip(log[1::2], with_losses, strict=True):
+    first, later = (N, pytest.approx(0.694), 3, pytest.approx(0.9441)), (N, pytest.approx(0.7), 2, pytest.approx(0.945))
+    assert [entry[1:] for entry in log[::2]] == [first, first, later]
+    for (_, index, priority), (batch, result) in zip(log[1::2], with_losses, strict=True):
         assert index is batch.index
-        assert torch.equal(td_error, result.td_error) and not td_error.requires_grad
+        assert torch.equal(priority, result.priority) and not priority.requires_grad
+
+
+def test_an_update_has_its_order() -> None:
+    """Spectral norms move before the loss; the target folds when it was copied, the network at the end of the call."""
+    learner = make()
+    log = learner.network.log = learner.target.log = learner.replay.log = []
+    learner.target.name, loss = "target", learner.loss
+    learner.loss = lambda *given: log.append("loss") or loss(*given)
+    learner.update(4, 0)
+    each = ["sample", "network iterates", "loss", "priorities"]
+    assert [entry if isinstance(entry, str) else entry[0] for entry in log] == [
+        *each, *each, *each, "target folds", *each, "network folds"
+    ]  # fmt: skip
+
+
+def test_noise_is_fresh_and_independent() -> None:
+    """In every update both networks see their own draw of the noise, all through the update; the loss draws behind."""
+    seen = []
+
+    def loss(online: Any, target: Any, batch: Batch, generator: torch.Generator) -> Loss:
+        for values, network in ((online, learner.network), (target, learner.target)):
+            noise = values(batch.s_t) - network(batch.s_t)
+            torch.testing.assert_close(noise, noise[:1].expand_as(noise))
+            fractions = torch.rand(N, 2)
+            expected = values(batch.s_t)[:, None] + fractions[:, :, None]
+            torch.testing.assert_close(values.quantiles(batch.s_t, fractions), expected)
+            assert values.fractions is network.fractions
+            seen.append(noise[0].detach())
+        seen.append(torch.rand(2, generator=generator))
+        return q_learning(online, target, batch, double=True, kind="huber")
+
+    learner = make(network=Network(0, noisy=True), loss=loss, noise_seed=8)
+    learner.update(2, 0)
+    generator = torch.Generator().manual_seed(8)
+    for draw in (torch.randn, torch.randn, torch.rand) * 2:
+        torch.testing.assert_close(seen.pop(0), draw(2, generator=generator), rtol=1e-4, atol=1e-5)
+    assert not seen
+
+
+def test_without_noisy_layers_nothing_is_drawn() -> None:
+    """A plain network reaches the loss as it is, and the generator stays where it was."""
+    learner = make()
+    loss, before = learner.loss, learner.generator.get_state()
+    given = []
+    learner.loss = lambda *arguments: given.append(arguments) or loss(*arguments)
+    learner.update(1, 0)
+    assert given[0][0] is learner.network and given[0][1] is learner.target and given[0][3] is learner.generator
+    assert torch.equal(learner.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 1.0, 1e3])
+def test_clipping_equals_torch(max_norm: float) -> None:
+    """Norm and gradients are those of torch's clip_grad_norm_, bit for bit, and the gradients stay where they are."""
+    parameters = list(Network(0).parameters())
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    gradients = [parameter.grad for parameter in parameters]
+    ours = [gradient.clone() for gradient in gradients]
+    norm = clip_norm(ours, max_norm)
+    assert torch.equal(norm, nn.utils.clip_grad_norm_(parameters, max_norm))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(ours, gradients, strict=True))
 
 
 class Elsewhere(NamedTuple):
@@ -257,30 +220,22 @@ def test_a_batch_is_moved_to_the_network_but_not_its_index() -> None:
     """Replay may lie elsewhere: the learner moves what it computes with and gives the index back as it got it."""
 
     class Remote(Replay):
-        def sample(self, batch_size: int, importance_exponent: float) -> Batch:
-            self.batch = Batch(*map(Elsewhere, super().sample(batch_size, importance_exponent)))
+        def sample(self, *asked: Any) -> Batch:
+            self.batch = Batch(*map(Elsewhere, super().sample(*asked)))
             return self.batch
 
     learner, near = make(replay=Remote()), make()
     learner.update(3, 0)
     near.update(3, 0)
     assert same(learner.state_dict(), near.state_dict())
-    _, index, td_error = learner.replay.log[-1]
-    assert index is learner.replay.batch.index and td_error.device == index.device
+    _, index, priority = learner.replay.log[-1]
+    assert index is learner.replay.batch.index and priority.device == index.device
 
 
 @pytest.mark.gpu
 def test_the_network_on_the_gpu_and_replay_on_the_host() -> None:
     """With the network on the GPU the weights follow those on the host, and replay on the host hears from the host."""
-    host = make()
-    learner = Learner(
-        Network(0).cuda(),
-        Replay(),
-        host.loss,
-        host.settings,
-        learning_rate=host.learning_rate,
-        importance_exponent=host.importance_exponent,
-    )
+    host, learner = make(), make(network=Network(0).cuda())
     for steps in range(7):
         host.update(1, steps)
         learner.update(1, steps)
@@ -296,15 +251,7 @@ def test_weights_that_need_no_gradient_stand_still() -> None:
     network = Network(0)
     network.layers[0].requires_grad_(False)
     before = deepcopy(network.state_dict())
-    learner = Learner(
-        network,
-        Replay(),
-        partial(q_learning, double=False, kind="mse"),
-        LearnerSettings(batch_size=N, target_interval=1),
-        learning_rate=constant(1e-2),
-        importance_exponent=constant(1.0),
-    )
-    learner.update(3, 0)
+    make(network=network, loss=partial(q_learning, double=False, kind="mse"), target_interval=1).update(3, 0)
     moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {"layers.2.weight", "layers.2.bias"}
 
@@ -327,52 +274,3 @@ def test_metrics_are_of_the_last_update_of_a_call() -> None:
         "q/mean": pytest.approx(result.q_tm1.mean().item(), rel=1e-5),
         "q/max": pytest.approx(result.q_tm1.max().item()),
     }
-
-
-def continued(learner: Learner, batches: Replay) -> Any:
-    """The state after five more updates with `batches`."""
-    learner.replay = deepcopy(batches)
-    learner.update(2, 60)
-    learner.update(3, 80)
-    return learner.state_dict()
-
-
-@pytest.mark.parametrize("left_out", [None, "network", "target", "optimizer", "updates"])
-@pytest.mark.parametrize("used", [False, True])
-def test_state_goes_on_where_it_was(left_out: str | None, used: bool) -> None:
-    """A learner that takes the state goes on bit for bit as if never stopped; without any one item it does not."""
-    rate = Linear(1e-2, 1e-3, 100)
-    learner = make(rate=rate)
-    learner.update(4, 40)  # not on the beat, so the target is not the network
-    state = deepcopy(learner.state_dict())
-    assert sorted(state) == ["network", "optimizer", "target", "updates"]
-    assert encode(state), "every leaf can be kept in a checkpoint"
-    batches = deepcopy(learner.replay)
-    expected = continued(learner, batches)
-    other = make(1, rate=rate)
-    if used:
-        other.update(5, 0)
-    if left_out is not None:
-        state[left_out] = deepcopy(other.state_dict()[left_out])
-    other.load_state_dict(state)
-    assert same(continued(other, batches), expected) == (left_out is None)
-
-
-def test_the_state_of_a_learner_that_never_learned() -> None:
-    """Going back to before the first update takes the moments away again."""
-    learner = make()
-    state = deepcopy(learner.state_dict())
-    first = deepcopy(continued(learner, Replay(3)))
-    learner.load_state_dict(state)
-    assert same(continued(learner, Replay(3)), first)
-
-
-@pytest.mark.parametrize("wrong", ["network", "target", "optimizer"])
-def test_a_state_that_does_not_fit_is_refused(wrong: str) -> None:
-    """What belongs to another network raises ValueError, as agent.types.Stateful says."""
-    learner = make()
-    learner.update(1, 0)
-    state = deepcopy(learner.state_dict())
-    state[wrong].popitem()
-    with pytest.raises(ValueError):
-        learner.load_state_dict(state)

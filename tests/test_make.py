@@ -48,6 +48,9 @@ FAMILIES = {
     "gym:Pendulum-v1": game("gym:Pendulum-v1"),
     "gym:Pendulum-v1 in workers": game("gym:Pendulum-v1", vectorize="workers"),
     **{f"minatar/{rom}": game(f"minatar/{rom}") for rom in make.MINATAR},
+    "cartpole from 2 seeds": game("cartpole", seeds=2),
+    "cartpole from 2 seeds in workers": game("cartpole", vectorize="workers", seeds=2),
+    "minatar/breakout from 2 seeds": game("minatar/breakout", seeds=2),
     "minatar with a short limit": game("minatar/breakout", minatar={**MINATAR, "max_steps": 9}),
     "atari/pong": game("atari/pong", atari={**ATARI, "max_frames": 200}),
     "counting": counting(),
@@ -266,6 +269,67 @@ def test_wrong_options_are_refused() -> None:
         game("cartpole", vectorize="magic")()
     with pytest.raises(ValueError, match="at least 1"):
         make.make_vector_env("cartpole", 0, 0)
+    with pytest.raises(ValueError, match="seeds must be at least 1"):
+        game("cartpole", seeds=0)()
+    with pytest.raises(ValueError, match="atari/pong cannot start its episodes from 4 seeds.*Leave game.seeds at none"):
+        game("atari/pong", seeds=4)()
+
+
+# The first observation of an episode tells its seed, except in MinAtar: there the first few do, with these actions.
+@pytest.mark.parametrize(
+    ("name", "options", "steps", "look"),
+    [
+        ("cartpole", {}, 400, 1),
+        ("cartpole", {"vectorize": "workers"}, 400, 1),
+        ("lunar-lander", {}, 400, 1),
+        ("gym:Pendulum-v1", {}, 1300, 1),
+        ("minatar/asterix", {}, 900, 12),
+    ],
+)
+def test_few_seeds_are_all_that_is_ever_played(name: str, options: dict, steps: int, look: int) -> None:
+    """Every episode of every copy begins as an unseeded game reset with one of the S seeds does; all S come up, also
+    after a reset with another seed, and in another order."""
+    vector = game(name, seeds=3, **options)()
+    plain = make.make_vector_env(name, 3, 7, minatar=MINATAR)  # its first episodes are those of the same three seeds
+    action = actions(vector, 1)[0]
+
+    def begun() -> list[bytes]:
+        """How each episode begins, in the order in which they do."""
+        told, open_ones = [], [[vector.current.observation[row]] for row in range(NUM_GAMES)]
+        for step in play(vector, [action] * steps):
+            for row in range(NUM_GAMES):
+                open_ones[row] = [] if step.first[row] else open_ones[row]
+                open_ones[row].append(step.observation[row])
+                if len(open_ones[row]) == look:
+                    told.append(np.array(open_ones[row]).tobytes())
+        return told + [one[0].tobytes() for one in open_ones if look == 1]
+
+    try:
+        shown = [plain.current, *play(plain, [action] * (look - 1))]
+        known = {np.array([step.observation[row] for step in shown]).tobytes() for row in range(3)}
+        first = begun()
+        vector.reset(99)
+        second = begun()
+        assert len(known) == 3 and set(first) == set(second) == known
+        assert first != second and len(first) > 6
+    finally:
+        vector.close()
+        plain.close()
+
+
+def test_a_pool_of_as_many_seeds_as_games_is_not_dealt_out() -> None:
+    """Copies draw for themselves: with as many seeds as copies, a new vector may start two of them alike."""
+    made = [make.make_vector_env("cartpole", 4, seed, seeds=4).current.observation[:, 0] for seed in range(9)]
+    starts = [len(np.unique(observation)) for observation in made]
+    assert min(starts) < 4 and max(starts) > 1
+
+
+@pytest.mark.parametrize("name", ["cartpole", "minatar/breakout"])
+def test_a_state_without_draws_is_refused_by_a_pool(name: str) -> None:
+    """Games saved without `seeds` cannot go on with them: the sentence names the setting."""
+    plain, pooled = game(name)(), game(name, seeds=2)()
+    with pytest.raises(ValueError, match="game.seeds"):
+        pooled.load_state_dict(plain.state_dict())
 
 
 def test_importing_the_table_imports_no_simulator() -> None:

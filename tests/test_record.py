@@ -143,6 +143,19 @@ def test_the_best_weights_are_those_of_the_best_evaluation(kept: Kept) -> None:
     assert kept.folder.log.read_text().count("the best so far") == 2
 
 
+def test_the_gap_is_that_between_training_and_unseen_seeds(kept: Kept) -> None:
+    """Episodes on the training seeds are said and drawn beside the others; score and best are without them."""
+    written: dict[str, float] = {}
+    kept.record.board.write = lambda steps, values: written.update(values)
+    unseen, seen = ([Episode(0, score, 5) for score in scores] for scores in ((1.0, 3.0), (4.0, 5.0)))
+    assert kept.record.evaluation(100, unseen, dict) == 2.0
+    assert not written.keys() & {"eval/gap", "eval/train_mean_reward"}
+    assert kept.record.evaluation(200, unseen, dict, seen) == kept.record.evaluations.best == 2.0
+    assert (written["eval/mean_reward"], written["eval/train_mean_reward"], written["eval/gap"]) == (2.0, 4.5, 2.5)
+    first, second = (line for line in kept.folder.log.read_text().splitlines() if "evaluation at" in line)
+    assert first.endswith("the best so far") and second.endswith("; on the training seeds 4.5, gap 2.5")
+
+
 def test_a_resumed_record_goes_on_where_the_checkpoint_was(kept: Kept) -> None:
     """Episodes and evaluations after the checkpoint are gone from their files; the best before it still counts."""
     kept.record.monitor.record([Episode(0, 1.0, 10)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,6 +38,15 @@ def test_equals_a_slow_loop(seed: int, n: int, discount: float, p_end: float) ->
     torch.testing.assert_close(discount_t, torch.tensor([e[1] for e in expected]), rtol=1e-5, atol=1e-6)
     assert k.tolist() == [e[2] for e in expected]
     assert (r_t.dtype, discount_t.dtype, k.dtype) == (torch.float32, torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("discount", [0.0, 0.5, 0.9, 0.99, 0.997, 0.9995, 1.0])
+def test_powers_are_exact(discount: float) -> None:
+    """A window of zeros has the bootstrap discount^k, rounded once, for every k and whatever was asked before."""
+    no = torch.zeros(1, 12, dtype=torch.bool)
+    for k in range(1, 13):
+        discount_t = n_step_return(torch.zeros(1, k), no[:, :k], no[:, :k], discount)[1]
+        assert torch.equal(discount_t, torch.tensor([discount**k]))
 
 
 def test_one_step_is_the_reward_itself() -> None:

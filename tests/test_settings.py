@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,47 @@ def test_precedence(configs: Path) -> None:
     assert learner.discount == 0.3
     assert parsed.threads == 4
     assert parsed.replay == Settings().replay
+
+
+def test_precedence_of_presets(configs: Path) -> None:
+    """Game file < preset < its family file < its game file < --config < command line; another preset does nothing."""
+    keys = ("steps", "seed", "threads")
+    learner = ("batch_size", "target_interval", "discount")
+    layers = ["minatar/breakout", "presets/fast", "presets/fast/minatar", "presets/fast/minatar/breakout", "more"]
+    for value, name in enumerate(layers, start=1):
+        names = [*keys, *learner][value - 1 :]
+        top = "".join(f"{key}: {value}\n" for key in keys if key in names)
+        group = ", ".join(f"{key}: {value / 10 if key == 'discount' else value}" for key in learner if key in names)
+        write(configs / f"{name}.yaml", f"{top}learner: {{{group}}}\n")
+    write(configs / "presets/slow.yaml", "steps: 99\nreplay: {capacity: 99}\n")
+    argv = ["minatar/breakout", "--preset", "fast", "--config", "configs/more.yaml", "--learner.discount", "0.6"]
+    arguments = cli.parse_train(argv)
+    parsed = arguments.settings
+    assert arguments.preset == "fast"
+    assert [getattr(parsed, key) for key in keys] == [1, 2, 3]
+    assert [getattr(parsed.learner, key) for key in learner] == [4, 5, 0.6]
+    assert parsed.replay == Settings().replay
+    others = [cli.load_settings(game, preset="fast") for game in ("minatar/freeway", "cartpole")]
+    assert [(other.seed, other.threads) for other in others] == [(2, 3), (2, 2)]
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest(configs: Path) -> None:
+    """A misspelled preset names the right one and all; nothing outside the folder of presets is ever one."""
+    write(configs / "cartpole.yaml", "")
+    for name in ("fast", "slow"):
+        write(configs / f"presets/{name}.yaml", "")
+    assert usage_error("cartpole", "--preset", "Fsat") == (
+        "unknown preset 'Fsat'. Did you mean 'fast'? Presets: fast, slow."
+    )
+    for name in ("../cartpole", "q", ""):
+        assert usage_error("cartpole", "--preset", name) == f"unknown preset '{name}'. Presets: fast, slow."
+
+
+def test_a_preset_for_another_family_says_where(configs: Path) -> None:
+    """A preset that sets what this game does not know is refused with its file and line."""
+    write(configs / "presets/fast.yaml", "game:\n  atari:\n    noop_max: 30\n")
+    said = "configs/presets/fast.yaml:3: game.atari.noop_max: only for atari/* games, not cartpole."
+    assert usage_error("cartpole", "--preset", "fast") == said
 
 
 def test_nothing_said_is_the_default(configs: Path) -> None:
@@ -227,15 +269,54 @@ def test_help_shows_the_games_values(configs: Path, capsys: pytest.CaptureFixtur
         assert "--sb3" not in text
 
 
-@pytest.mark.parametrize("path", sorted(cli.configs_dir().rglob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configs(path: Path) -> None:
-    """Every file in configs/ belongs to a game or a family and loads without a fault."""
-    name = path.relative_to(cli.configs_dir()).with_suffix("").as_posix()
-    game = {"gym": "gym:CartPole-v1", "atari": "atari/pong", "minatar": "minatar/breakout"}.get(name, name)
-    assert path in cli.config_files(game)
-    cli.load_settings(game)
+def test_help_shows_the_presets_values(configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`train GAME --preset NAME --help` shows that preset's values as the defaults."""
+    write(configs / "presets/fast.yaml", "learner: {batch_size: 78}\n")
+    with pytest.raises(SystemExit) as stop:
+        cli.parse_train(["cartpole", "--help", "--preset", "fast"])
+    assert not stop.value.code
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--learner.batch-size INT Transitions per update. (default: 78)" in text
+
+
+PLAYED_WITH = {"gym": "gym:CartPole-v1", "atari": "atari/pong", "minatar": "minatar/breakout", "cpu": "cartpole"}
+FOLDER = cli.configs_dir()
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.yaml"))
+)
+def test_shipped_configs(name: str) -> None:
+    """Every file in configs/ belongs to a game, a family or a preset (and there to a game or family), and loads."""
+    rooms = name.split("/")
+    preset = rooms[1] if rooms[0] == "presets" else None
+    last = "/".join(rooms[2:] or [{"btr": "atari", "short": "atari"}.get(preset, preset)]) if preset else name
+    game = PLAYED_WITH.get(last, last)
+    assert FOLDER / f"{name}.yaml" in cli.config_files(game, preset)
+    cli.load_settings(game, preset=preset)
     if game in make.games():
         assert cli.canonical_game(game) == game
+
+
+def test_help_names_every_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each preset that ships is explained by --help, and no other."""
+    with pytest.raises(SystemExit):
+        cli.parse_train(["--help"])
+    told = capsys.readouterr().out.replace("│", " ").partition("--preset NAME")[2].partition("--config")[0]
+    assert re.findall(r"(\w+):(?=\s+[AM])", told) == sorted(cli.presets(), key=told.index)
+
+
+def test_the_published_preset_is_over_what_atari_has() -> None:
+    """btr holds the paper's values for every Atari game, whatever the files of the family say, and short differs."""
+    btr, short = (cli.load_settings("atari/pong", preset=name) for name in ("btr", "short"))
+    assert (btr.steps, short.steps) == (200_000_000 // 4, 10_000_000 // 4)
+    assert btr.replay.capacity == 2**20 and btr.learner.adam_epsilon == 0.005 / 256
+    updates_per_step = btr.learner.samples_per_insert / btr.learner.batch_size
+    assert updates_per_step * btr.game.num_games == 1
+    assert btr.network == short.network
+    assert short.learner == btr.learner.model_copy(
+        update={"samples_per_insert": 16.0, "learning_starts": 20_000, "discount": 0.99}
+    )
 
 
 def test_names_are_canonical() -> None:

@@ -58,6 +58,28 @@ def test_its_games_differ(tmp_path: Path) -> None:
     session.close()
 
 
+def test_its_games_share_their_few_seeds() -> None:
+    """With game.seeds every copy, and the judge on training seeds, starts from the same few."""
+    chosen = settings(algo="ppo", game={"seeds": 3, "num_games": 12})
+    session = StockSession("cartpole", chosen)
+    starts = session.venv.reset()
+    known = {start.tobytes() for start in starts}
+    for _ in range(60):
+        observation, _, done, _ = session.venv.step(np.zeros(12, np.int64))
+        known |= {observation[row].tobytes() for row in np.flatnonzero(done)}
+    firsts = []
+    session.judge.play(lambda seen: firsts.append(seen) or np.zeros(3, np.int64), 3, 0, seen=True)
+    assert len(known) == 3 and {start.tobytes() for start in firsts[0]} <= known
+    session.close()
+
+
+def test_a_rate_that_cannot_be_lowered_is_refused() -> None:
+    """The plateau rule cannot lower the learning rate of stable-baselines3's algorithms, and says what can be had."""
+    chosen = settings(algo="ppo", evaluation={"plateau": {"action": "lower"}})
+    with pytest.raises(ValueError, match="lower cannot be had with ppo.* Take stop or none"):
+        StockSession("cartpole", chosen)
+
+
 def test_acting_is_deterministic_and_changes_nothing() -> None:
     """Judging draws no random number: the same observation, the same action, and every generator as before."""
     session = StockSession("cartpole", settings(algo="ppo"))

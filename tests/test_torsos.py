@@ -33,6 +33,24 @@ def test_mlp_layers() -> None:
     assert mlp_layers(4, []) == ([], 4)
 
 
+@pytest.mark.parametrize(("kind", "shape"), [(Mlp, (7,)), (MinAtar, (2, 8, 9)), (Nature, (2, 40, 44))])
+def test_layer_norm(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    """With layer_norm every fully connected layer is Linear, LayerNorm, ReLU, written out here without the gain."""
+    torso = kind(shape, [6, 5], layer_norm=True)
+    assert [type(layer) for layer in torso.layers] == [nn.Linear, nn.LayerNorm, nn.ReLU] * 2
+    x, inputs = picture(3, *shape) % 2, []
+    torso.layers.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    features = torso(x)
+    expected = inputs[0]
+    with torch.no_grad():
+        for linear in (torso.layers[0], torso.layers[3]):
+            expected = expected @ linear.weight.T + linear.bias
+            centred = expected - expected.mean(1, keepdim=True)
+            expected = (centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()).clamp(min=0)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    assert not [m for m in kind(shape, [6, 5]).modules() if isinstance(m, nn.LayerNorm)]
+
+
 def test_flattening_only() -> None:
     """Without layers vectors come through as they are, in f32, and pictures as shares of 255."""
     x = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -45,7 +63,7 @@ def test_flattening_only() -> None:
     [(Mlp, (7,), [5]), (MinAtar, (2, 8, 9), [5]), (Nature, (2, 40, 44), [5]), (Nature, (4, 36, 36), [])],
 )
 def test_pictures_are_scaled_once(kind: type[nn.Module], shape: tuple[int, ...], widths: list[int]) -> None:
-    """Pictures give what the same in [0, 1] gives to the torso for other observations, which takes bytes as they are."""
+    """Pictures give what the same in [0, 1] gives to the torso for other observations, which takes bytes as such."""
     ours, others = twins(kind, shape, widths)
     x = picture(3, *shape)
     before = x.clone()
@@ -127,7 +145,7 @@ def test_nature_takes_channels_last(channels: int) -> None:
     ],
 )
 def test_where_channels_stand(shape: tuple[int, ...], last: bool, large: bool) -> None:
-    """Channels are last where there are 1, 3 or 4 of them behind a side of 36 or more; both sides must be that large."""
+    """Channels are last where there are 1, 3 or 4 of them behind a side of 36 or more; both sides must be so large."""
     assert (has_channels_last(shape), is_large(shape)) == (last, large)
 
 

@@ -172,3 +172,24 @@ def test_signals_stop_a_run_that_can_go_on(tmp_path: Path, monkeypatch: pytest.M
         for process in started.values():
             process.kill()
             process.communicate()
+
+
+@pytest.mark.slow
+def test_the_flagship_plays_atari_on_a_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """2,000 steps of Pong with IMPALA, spectral norm, noisy dueling Munchausen-IQN and prioritized replay: the preset
+    `short`, made small, trains, is judged, and can be resumed and judged again by the verbs a person uses."""
+    pytest.importorskip("ale_py")
+    runs = tmp_path / "runs"
+    small = {
+        "steps": 2_000, "seed": 1, "device": "cpu", "game.num-games": 8, "game.atari.max-frames": 400, "network.width": 1,
+        "network.hidden": 64, "replay.capacity": 3_000, "learner.batch-size": 16, "learner.samples-per-insert": 0.2,
+        "learner.learning-starts": 1_000, "learner.target-interval": 5, "evaluation.interval-steps": 2_000,
+        "evaluation.episodes": 2, "evaluation.num-games": 2,
+    }  # fmt: skip
+    flags = [word for name, value in small.items() for word in (f"--{name}", str(value))]
+    assert main(["train", "atari/pong", "--preset", "short", *flags, "--runs-dir", str(runs)]) == 0
+    err = capsys.readouterr().err
+    assert "plays   Munchausen dueling noisy IQN with 3-step returns and prioritized replay" in err
+    assert main(["resume", "latest", "--steps", "2100", "--runs-dir", str(runs)]) == 0
+    assert main(["eval", "latest", "--episodes", "2", "--runs-dir", str(runs)]) == 0
+    assert "over 2 unseen episodes" in capsys.readouterr().out

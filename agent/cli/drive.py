@@ -12,12 +12,13 @@ from agent.cli.record import Beat, Record, Stop
 from agent.cli.session import Session, evaluation_seed
 from agent.cli.stock_session import StockSession
 from agent.sb3 import stock
+from agent.telemetry.plateau import budgets_spent
 from agent.telemetry.rates import Rates
 from agent.types import Episode
 
 
 def drive(session: Session, record: Record, stop: Stop) -> bool:
-    """Train until the run's steps are played, its score is reached or `stop` is asked; return whether it was finished.
+    """Train until the steps are played, the score is reached, a plateau ends it or `stop` is asked; return if finished.
 
     The end is evaluated (unless stopped) and always saved.
     """
@@ -30,6 +31,7 @@ def drive(session: Session, record: Record, stop: Stop) -> bool:
     def values() -> dict[str, float]:
         return rates.take() | session.metrics()
 
+    _lower(session, record)  # as often as the evaluations before a resume say
     record.progress.update(steps)
     done = _evaluate(session, record, stop, evaluate, steps)  # one that was owed when the run was stopped
     ticks = session.ticks()
@@ -103,7 +105,7 @@ class _Stopped(Exception):
 
 
 def _evaluate(session: Session | StockSession, record: Record, stop: Stop, due: Beat, steps: int) -> bool:
-    """Evaluate when it is time; return whether the run has come to its end: all steps or its score.
+    """Evaluate when it is time; return whether the run has come to its end: all steps, its score or a plateau.
 
     A stop ends an evaluation at once, and with it what is left of the run; it is owed when the run goes on.
     """
@@ -113,14 +115,43 @@ def _evaluate(session: Session | StockSession, record: Record, stop: Stop, due: 
         return ended
     try:
         episodes = _play(session, stop, steps)
+        seen = _play(session, stop, steps, seen=True) if settings.game.seeds is not None else []
     except _Stopped:
         return False
-    mean = record.evaluation(steps, episodes, session.weights)
+    mean = record.evaluation(steps, episodes, session.weights, seen)
     target = settings.evaluation.stop_at_score
-    return ended or (target is not None and mean >= target)
+    return ended or (target is not None and mean >= target) or _ends_on_plateau(session, record)
 
 
-def _play(session: Session | StockSession, stop: Stop, steps: int) -> list[Episode]:
+def _ends_on_plateau(session: Session | StockSession, record: Record) -> bool:
+    """Heed the plateau rule after an evaluation; return whether it ends the run.
+
+    What counts is that this evaluation completes a budget: a run that is resumed after its end gets another budget.
+    """
+    plateau, history = session.settings.evaluation.plateau, record.evaluations.history
+    if plateau.action == "none":
+        return False
+    spent, before = (budgets_spent(known, plateau.budget_steps) for known in (history, history[:-1]))
+    if spent == before:
+        return False
+    found = f"plateau: no improvement for {plateau.budget_steps:,} steps (evaluation.plateau)"
+    if plateau.action == "stop":
+        record.progress.say(f"{found}: the run ends here")
+        return True
+    _lower(session, record)
+    record.progress.say(f"{found}: the learning rate is now multiplied by {plateau.factor**spent:.3g}")
+    return False
+
+
+def _lower(session: Session, record: Record) -> None:
+    """Scale the learning rate by what the evaluations so far say, so that a resumed run needs no state for it."""
+    plateau = session.settings.evaluation.plateau
+    if plateau.action == "lower":
+        spent = budgets_spent(record.evaluations.history, plateau.budget_steps)
+        session.learner.rate_scale = plateau.factor**spent
+
+
+def _play(session: Session | StockSession, stop: Stop, steps: int, *, seen: bool = False) -> list[Episode]:
     settings = session.settings
     seed = evaluation_seed(settings, steps)
     act = session.act(seed)
@@ -130,4 +161,4 @@ def _play(session: Session | StockSession, stop: Stop, steps: int) -> list[Episo
             raise _Stopped
         return act(observation)
 
-    return session.judge.play(act_unless_stopped, settings.evaluation.episodes, seed)
+    return session.judge.play(act_unless_stopped, settings.evaluation.episodes, seed, seen=seen)

@@ -137,8 +137,17 @@ class Record:
             average = (steps - self._steps_begun) / (time.monotonic() - self._begun)
             self.progress.update(steps, {"time/steps_per_s": average})
 
-    def evaluation(self, steps: int, episodes: Iterable[Episode], weights: Callable[[], Mapping[str, Any]]) -> float:
-        """Take an evaluation's episodes, keep the weights when they are the best so far, and return the mean score."""
+    def evaluation(
+        self,
+        steps: int,
+        episodes: Iterable[Episode],
+        weights: Callable[[], Mapping[str, Any]],
+        seen: Sequence[Episode] = (),
+    ) -> float:
+        """Take an evaluation's episodes, keep the weights when they are the best so far, and return the mean score.
+
+        `seen` are episodes from the training seeds, played alike: they count for the gap only.
+        """
         played = list(episodes)
         scores, lengths = [each.score for each in played], [each.length for each in played]
         best = self.evaluations.best
@@ -146,12 +155,16 @@ class Record:
         with self._spared("The evaluation could not be written to evaluations.npz"):
             self.evaluations.add(steps, scores, lengths)
         self.judged = steps
+        mean, gap = values["eval/mean_reward"], ""
+        if seen:
+            trained = sum(each.score for each in seen) / len(seen)
+            values |= {"eval/train_mean_reward": trained, "eval/gap": trained - mean}
+            gap = f"; on the training seeds {trained:.1f}, gap {trained - mean:.1f}"
         self.board.write(steps, values)
-        mean = values["eval/mean_reward"]
         is_best = best is None or mean > best
         self.progress.say(
             f"evaluation at {steps:,} steps: mean {mean:.1f} of {len(played)} episodes, 95% interval "
-            f"[{values['eval/ci_low']:.1f}, {values['eval/ci_high']:.1f}]{', the best so far' if is_best else ''}"
+            f"[{values['eval/ci_low']:.1f}, {values['eval/ci_high']:.1f}]{', the best so far' if is_best else ''}{gap}"
         )
         if is_best:
             self._save_best(steps, mean, len(played), weights())

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from agent import losses
 from agent.actor import Actor
 from agent.config import Settings
 from agent.evaluation import play_episodes
 from agent.learner import Learner
 from agent.loop import Clock, interleave, least_learning_starts
+from agent.losses import make_loss
 from agent.memory import estimate
 from agent.nets.q_network import QNetwork, make_q_network, torso_kind
 from agent.replay.replay import Replay
-from agent.schedules import Linear, constant
+from agent.schedules import constant, epsilon_schedule, learner_schedules
 from agent.seeding import numpy_generator, seed_for, torch_generator
 from agent.types import Episode, Tick, VectorEnv
 from envs.make import GameSpec, make_vector_env, spec
@@ -54,7 +53,7 @@ def pick_device(name: str) -> torch.device:
 
 def set_threads(settings: Settings, spec: GameSpec) -> None:
     """Choose torch's threads for one operation on the CPU: small networks lose more by sharing work than they win."""
-    large = torso_kind(settings.network, spec.observation_shape, spec.pixels) == "nature"
+    large = torso_kind(settings.network, spec.observation_shape, spec.pixels) in ("nature", "impala")
     cores = os.cpu_count() or 1
     # One core is left to the games, which run meanwhile: threads that share a core wait for each other by spinning.
     torch.set_num_threads(settings.threads or (max(1, cores - 1) if large else 1))
@@ -64,32 +63,43 @@ def make_network(spec: GameSpec, settings: Settings, device: torch.device) -> QN
     """Return the Q-network of a game with the weights a run with this seed starts from."""
     generator = torch_generator(settings.seed, "network")
     network = make_q_network(settings.network, spec.observation_shape, spec.pixels, spec.num_actions, generator)
-    return network.to(device)
+    network.to(device)
+    network.fold()  # where it will act
+    return network
 
 
 class Judge:
-    """Plays whole episodes on games of its own, with seeds that training never sees."""
+    """Plays whole episodes on games of its own, with seeds that training never sees or, when asked, its very seeds."""
 
     def __init__(self, game: str, settings: Settings):
         self._game = game
         self._settings = settings
-        self._games: VectorEnv | None = None
+        self._games: dict[tuple[int, bool], VectorEnv] = {}  # by number and by whether training has seen their seeds
 
     def play(
-        self, act: Act, episodes: int, seed: int, on_episode: Callable[[Episode], None] | None = None
+        self,
+        act: Act,
+        episodes: int,
+        seed: int,
+        on_episode: Callable[[Episode], None] | None = None,
+        *,
+        seen: bool = False,
     ) -> list[Episode]:
-        """Return that many finished episodes, played from `seed` with actions from `act`."""
-        wanted = min(self._settings.evaluation.num_games, episodes)
-        if self._games is None or self._games.num_envs != wanted:
-            self.close()
-            self._games = make_games(self._game, self._settings, wanted, owner="evaluation")
-        return play_episodes(self._games, act, episodes, seed, on_episode)
+        """Return that many finished episodes, played from `seed` with actions from `act`.
+
+        `seen`: they start from the few seeds of training (`game.seeds`), in an order that follows from `seed`.
+        """
+        key = min(self._settings.evaluation.num_games, episodes), seen
+        if key not in self._games:
+            owner, seeds = ("games", self._settings.game.seeds) if seen else ("evaluation", None)
+            self._games[key] = make_games(self._game, self._settings, key[0], owner=owner, seeds=seeds)
+        return play_episodes(self._games[key], act, episodes, seed, on_episode)
 
     def close(self) -> None:
         """Close the games, if any were made."""
-        if self._games is not None:
-            self._games.close()
-            self._games = None
+        for games in self._games.values():
+            games.close()
+        self._games.clear()
 
 
 def evaluating(network: torch.nn.Module, settings: Settings, num_actions: int, seed: int, device: torch.device) -> Act:
@@ -129,21 +139,27 @@ class Session:
             generator=torch_generator(settings.seed, "replay", self.memory.replay_device),
             device=self.memory.replay_device,
         )
-        end_rate = learner.learning_rate if learner.learning_rate_end is None else learner.learning_rate_end
         self.learner = Learner(
             self.network,
             self.replay,
-            partial(losses.q_learning, double=learner.double, kind=learner.loss),
+            make_loss(settings.network, learner),
             learner,
-            learning_rate=Linear(learner.learning_rate, end_rate, settings.steps),
-            importance_exponent=Linear(replay.importance_exponent, replay.importance_exponent_end, settings.steps),
+            generator=torch_generator(settings.seed, "learner", self.device),
+            **learner_schedules(settings, settings.steps),
         )
-        self.epsilon = Linear(settings.actor.epsilon_start, settings.actor.epsilon_end, settings.actor.epsilon_steps)
-        exploration = numpy_generator(settings.seed, "actor")
-        self.actor = Actor(self.network, self.spec.num_actions, self.epsilon, exploration, self.device)
+        self.epsilon = epsilon_schedule(settings.actor)
+        self.actor = Actor(
+            self.network,
+            self.spec.num_actions,
+            self.epsilon,
+            numpy_generator(settings.seed, "actor"),
+            self.device,
+            ladder=settings.actor.epsilon_ladder,
+            noise=torch_generator(settings.seed, "noise", self.device) if settings.network.noisy else None,
+        )
         least = least_learning_starts(replay.n_step, settings.game.num_games, learner.batch_size)
         self.clock = Clock(learner.samples_per_insert, learner.batch_size, max(learner.learning_starts, least))
-        self.games = make_games(game, settings, settings.game.num_games, owner="games")
+        self.games = make_games(game, settings, settings.game.num_games, owner="games", seeds=settings.game.seeds)
         self.judge = Judge(game, settings)
 
     def ticks(self) -> Iterator[Tick]:
@@ -168,7 +184,7 @@ class Session:
         }
         if self.learner.updates:
             values |= {tag: float(value) for tag, value in self.replay.statistics().items()}
-            values["train/learning_rate"] = self.learner.learning_rate(steps)
+            values["train/learning_rate"] = self.learner.learning_rate(steps) * self.learner.rate_scale
             values["replay/samples_per_insert"] = self.learner.updates * learner.batch_size / steps
         return values
 

@@ -1,5 +1,6 @@
-"""From YAML files and flags to `Settings`: code defaults < family file < game file < --config FILE < command line.
+"""From YAML files and flags to `Settings`, each over those before it:
 
+code defaults < family file < game file < --preset, its family file, its game file < --config FILE < command line.
 Every mistake is answered with its place (file and line, or flag), what may stand there, and the nearest right name.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -29,7 +30,8 @@ FAMILIES = ("atari", "minatar")  # groups of settings that only games of that fa
 class TrainArguments:
     """Train an agent on GAME and write the run to RUNS_DIR/GAME/TIME_sSEED/. 'icebox games' lists the games.
 
-    The defaults below are this game's: agent/config.py, then configs/FAMILY.yaml, configs/GAME.yaml and --config.
+    The defaults below are this game's: agent/config.py, then configs/FAMILY.yaml, configs/GAME.yaml, --preset and
+    --config.
     """
 
     game: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="GAME")] = ""
@@ -39,8 +41,11 @@ class TrainArguments:
     """Added to the name of the run folder."""
     runs_dir: Path = Path("runs")
     """Where runs are kept."""
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Settings for a purpose, laid over the game's (configs/presets). btr: Atari, 200M frames, as published. short:
+    Atari, 2M to 10M frames. cpu: MinAtar and classic games on two cores."""
     config: Path | None = None
-    """One more YAML file of settings; it overrides the game's."""
+    """One more YAML file of settings; it overrides the game's and the preset's."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """No progress line; only what goes wrong and the result."""
 
@@ -59,7 +64,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
             parse(TrainArguments, ["--help"], prog=prog, **options)
         raise UsageError(_no_game())
     game = canonical_game(first.game)
-    loaded = load_settings(game, first.config)
+    loaded = load_settings(game, first.config, first.preset)
     default = TrainArguments(game=game, settings=loaded)
     flags = parse(TrainArguments, ["--help"] if wants_help else words, prog=prog, default=default, **options)
     for family in FAMILIES:
@@ -68,7 +73,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
                 raise UsageError(f"{word.split('=')[0]}: only for {family}/* games, not {game}.")
     tree = _merge(loaded.model_dump(), _with_none(flags.settings))
     settings = validate(tree, lambda loc: f"{_flag(loc)}: " if loc else "")
-    return TrainArguments(game, settings, flags.name, flags.runs_dir, flags.config, flags.quiet)
+    return replace(flags, game=game, settings=settings)
 
 
 def canonical_game(name: str) -> str:
@@ -107,16 +112,32 @@ def configs_dir() -> Path:
     return shipped if shipped.is_dir() else package.parent / "configs"
 
 
-def config_files(game: str) -> list[Path]:
-    """The YAML files that ship for `game`, in the order in which they override each other; those that exist."""
+def presets() -> list[str]:
+    """The names that --preset takes."""
+    return sorted(path.stem for path in (configs_dir() / "presets").glob("*.yaml"))
+
+
+def config_files(game: str, preset: str | None = None) -> list[Path]:
+    """The YAML files that ship for `game` and `preset`, in the order in which they override each other.
+
+    Raises UsageError with the nearest name when there is no such preset.
+    """
     family = "gym" if game.startswith("gym:") else game.split("/")[0] if "/" in game else None
     names = ([family] if family else []) + ([game] if family != "gym" else [])
-    return [path for path in (configs_dir() / f"{name}.yaml" for name in names) if path.is_file()]
+    paths = [configs_dir() / f"{name}.yaml" for name in names]
+    if preset is not None:
+        if preset not in presets():
+            near = difflib.get_close_matches(preset.lower(), presets(), n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else ""
+            raise UsageError(f"unknown preset '{preset}'.{hint} Presets: {', '.join(presets())}.")
+        folder = configs_dir() / "presets"
+        paths += [folder / f"{preset}.yaml", *(folder / preset / f"{name}.yaml" for name in names)]
+    return [path for path in paths if path.is_file()]
 
 
-def load_settings(game: str, extra: Path | None = None) -> Settings:
-    """Defaults, then the files that ship for `game`, then `extra`; raise UsageError with every fault of these files."""
-    return read_settings([*config_files(game), *([extra] if extra is not None else [])], game)
+def load_settings(game: str, extra: Path | None = None, preset: str | None = None) -> Settings:
+    """Defaults, what ships for `game` and `preset`, then `extra`; raise UsageError with every fault of these files."""
+    return read_settings([*config_files(game, preset), *([extra] if extra is not None else [])], game)
 
 
 def read_settings(paths: Iterable[Path], game: str) -> Settings:

@@ -17,11 +17,17 @@ class StockSession:
     """An algorithm of stable-baselines3 or sb3-contrib with its games and its judge."""
 
     def __init__(self, game: str, settings: Settings, *, num_games: int | None = None):
+        if settings.evaluation.plateau.action == "lower":
+            raise ValueError(
+                f"evaluation.plateau.action: lower cannot be had with {settings.algo}, whose learning rate is its own."
+                " Take stop or none."
+            )
         self.settings = settings
         self.spec = spec(game, **family_settings(settings))
         set_threads(settings, self.spec)
-        columns = range(num_games or settings.game.num_games)
-        games = [partial(make_games, game, settings, 1, owner=f"games {column}") for column in columns]
+        # Made alike, for one set of seeds; they differ because SB3 resets each with a seed of its own.
+        one = partial(make_games, game, settings, 1, owner="games", seeds=settings.game.seeds)
+        games = [one] * (num_games or settings.game.num_games)
         self.venv = gym_env.make_vec_env(games, reward_clip=settings.replay.reward_clip)
         try:
             self.algorithm = stock.build(settings.algo, self.venv, settings)

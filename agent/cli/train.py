@@ -109,12 +109,15 @@ def _player(session: Session | StockSession) -> str:
         source = type(session.algorithm).__module__.partition(".")[0].replace("_", "-")
         return f"{type(session.algorithm).__name__} of {source} {DEVICES[session.algorithm.device.type]}"
     settings = session.settings
-    name = "double " * settings.learner.double + "dueling " * settings.network.dueling + "DQN"
+    network, learner = settings.network, settings.learner
+    kind = {"none": "DQN", "quantile": "QR-DQN", "implicit": "IQN"}[network.distribution]
+    adjectives = ["Munchausen"] if learner.munchausen else ["double"] * learner.double
+    adjectives += ["dueling"] * network.dueling + ["noisy"] * network.noisy
     details = [f"{settings.replay.n_step}-step returns"] if settings.replay.n_step > 1 else []
     details += ["prioritized replay"] if settings.replay.priority_exponent else []
     weights = sum(weight.numel() for weight in session.network.parameters())
     with_details = f" with {' and '.join(details)}" if details else ""
-    return f"{name}{with_details}, {weights:,} weights {DEVICES[session.device.type]}"
+    return f"{' '.join([*adjectives, kind])}{with_details}, {weights:,} weights {DEVICES[session.device.type]}"
 
 
 def _seen(session: Session | StockSession) -> str:

@@ -15,11 +15,11 @@ from torch import nn
 LEAST_SIDE = 36  # of a picture: below it nothing is left for the third convolution of the nature torso
 
 
-def mlp_layers(features: int, widths: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """Return fully connected layers with ReLU after each, and the number of features that leave them."""
+def mlp_layers(features: int, widths: Sequence[int], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
+    """Return fully connected layers, each with ReLU (layer norm before it), and how many features leave them."""
     layers: list[nn.Module] = []
     for width in widths:
-        layers += [nn.Linear(features, width), nn.ReLU()]
+        layers += [nn.Linear(features, width), *([nn.LayerNorm(width)] if layer_norm else []), nn.ReLU()]
         features = width
     return layers, features
 
@@ -35,28 +35,33 @@ def is_large(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and min(sides) >= LEAST_SIDE
 
 
-def _as_float(observation: torch.Tensor, pixels: bool) -> torch.Tensor:
+def as_float(observation: torch.Tensor, pixels: bool) -> torch.Tensor:
+    """Return the observation as f32, pictures scaled to 0 .. 1."""
     return observation.float() / 255.0 if pixels else observation.float()
 
 
 class Mlp(nn.Module):
     """Fully connected torso over flattened vectors; with `widths` empty it only flattens."""
 
-    def __init__(self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False):
+    def __init__(
+        self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False, layer_norm: bool = False
+    ):
         super().__init__()
         self.pixels = pixels
-        layers, self.features = mlp_layers(math.prod(shape), widths)
+        layers, self.features = mlp_layers(math.prod(shape), widths, layer_norm)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """[N, *shape] -> [N, features]."""
-        return self.layers(_as_float(observation, self.pixels).flatten(1))
+        return self.layers(as_float(observation, self.pixels).flatten(1))
 
 
 class MinAtar(nn.Module):
     """One 3x3 convolution of 16 channels over a small grid of 0/1 planes (Young and Tian 2019)."""
 
-    def __init__(self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False):
+    def __init__(
+        self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False, layer_norm: bool = False
+    ):
         super().__init__()
         if len(shape) != 3 or min(shape[1:]) < 3:
             raise ValueError(
@@ -66,18 +71,20 @@ class MinAtar(nn.Module):
         channels, height, width = shape
         self.pixels = pixels
         self.convolution = nn.Conv2d(channels, 16, kernel_size=3)
-        layers, self.features = mlp_layers(16 * (height - 2) * (width - 2), widths)
+        layers, self.features = mlp_layers(16 * (height - 2) * (width - 2), widths, layer_norm)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """[N, C, H, W] -> [N, features]."""
-        return self.layers(torch.relu(self.convolution(_as_float(observation, self.pixels))).flatten(1))
+        return self.layers(torch.relu(self.convolution(as_float(observation, self.pixels))).flatten(1))
 
 
 class Nature(nn.Module):
     """The three convolutions of Mnih et al. 2015 over frames of at least 36x36, channels (or a stack) first or last."""
 
-    def __init__(self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False):
+    def __init__(
+        self, shape: Sequence[int], widths: Sequence[int], *, pixels: bool = False, layer_norm: bool = False
+    ):
         super().__init__()
         if not is_large(shape):
             raise ValueError(
@@ -96,7 +103,7 @@ class Nature(nn.Module):
         )
         with torch.no_grad():
             flat = self._convolve(torch.zeros(1, *shape)).numel()
-        layers, self.features = mlp_layers(flat, widths)
+        layers, self.features = mlp_layers(flat, widths, layer_norm)
         self.layers = nn.Sequential(*layers)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
@@ -106,4 +113,4 @@ class Nature(nn.Module):
     def _convolve(self, observation: torch.Tensor) -> torch.Tensor:
         if self.channels_last:
             observation = observation.movedim(-1, 1)
-        return self.convolutions(_as_float(observation, self.pixels)).flatten(1)
+        return self.convolutions(as_float(observation, self.pixels)).flatten(1)

@@ -161,8 +161,17 @@ class Replay:
         if wrong.size:
             raise ValueError(f"Game {wrong[0]} was started anew in the middle of an episode; call cut before a reset.")
 
-    def sample(self, batch_size: int, importance_exponent: float | torch.Tensor) -> Batch:
+    def sample(
+        self,
+        batch_size: int,
+        importance_exponent: float | torch.Tensor,
+        n_step: int | None = None,
+        discount: float | None = None,
+    ) -> Batch:
         """Draw `batch_size` transitions, one from each of as many equal shares of the priorities.
+
+        `n_step`, at most this replay's own, and `discount` are those of this batch; None: replay's own. Which rows can
+        be sampled goes by replay's own n.
 
         Importance weights are (N P)^-importance_exponent, divided by the largest of the batch; 1 when sampling is
         uniform. Raises ValueError while no transition can be sampled.
@@ -179,14 +188,18 @@ class Replay:
             weight = ((priority.amin() / priority) ** importance_exponent).float()
         else:
             weight = torch.ones(batch_size, device=self.device)
-        return Batch(*self.gather(index), weight, index)
+        return Batch(*self.gather(index, n_step, discount), weight, index)
 
-    def gather(self, index: torch.Tensor) -> Transitions:
-        """Return the transitions at `index`, i64 [N], which must be ones that can be sampled."""
+    def gather(self, index: torch.Tensor, n_step: int | None = None, discount: float | None = None) -> Transitions:
+        """Return the transitions at `index`, i64 [N], which must be ones that can be sampled; see `sample`."""
         film = self.film
-        window = film.walk(index[:, None], self._ahead)  # [N, n]
+        n_step = self.n_step if n_step is None else n_step
+        discount = self.discount if discount is None else discount
+        if not 1 <= n_step <= self.n_step:
+            raise ValueError(f"A window of {n_step} steps was asked for; replay was made for 1 to {self.n_step}.")
+        window = film.walk(index[:, None], self._ahead[:n_step])  # [N, n]
         r_t, discount_t, k = n_step_return(
-            film.reward.take(window), film.terminated.take(window), film.truncated.take(window), self.discount
+            film.reward.take(window), film.terminated.take(window), film.truncated.take(window), discount
         )
         return Transitions(
             s_tm1=film.stacks(index),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -20,10 +19,10 @@ from agent.actor import Actor
 from agent.config import Settings
 from agent.learner import Learner
 from agent.loop import Clock, interleave, least_learning_starts
-from agent.losses import q_learning
+from agent.losses import make_loss
 from agent.memory import estimate
 from agent.replay.replay import Replay
-from agent.schedules import Linear
+from agent.schedules import epsilon_schedule, learner_schedules
 from agent.seeding import numpy_generator, seed_for, torch_generator
 from agent.sb3.policy import QPolicy, network_dtype
 from agent.sb3.vec_env import SameStep, VecEnvAsGames, require_playable
@@ -126,7 +125,7 @@ class Icebox(OffPolicyAlgorithm):
     def _setup_model(self) -> None:
         """Build network, learner and actor; every owner of randomness has a generator of its own."""
         settings = self.settings
-        seed, actor, replay, learner = settings.seed, settings.actor, settings.replay, settings.learner
+        seed = settings.seed
         self._setup_lr_schedule()
         self._seed_env()
         self.policy = self.policy_class(self.observation_space, self.action_space, settings.network, seed)
@@ -135,17 +134,23 @@ class Icebox(OffPolicyAlgorithm):
         self.learner = Learner(
             self.policy.q_net,
             None,  # type: ignore[arg-type]  # see _allocate_replay
-            partial(q_learning, double=learner.double, kind=learner.loss),
-            learner,
-            learning_rate=Linear(learner.learning_rate, learner.learning_rate, 1),
-            importance_exponent=Linear(replay.importance_exponent, replay.importance_exponent_end, 1),
+            make_loss(settings.network, settings.learner),
+            settings.learner,
+            generator=torch_generator(seed, self._owner("learner"), self.device),
+            **learner_schedules(settings, 1),  # known when `learn` is called
         )
         self.learner.updates = self._n_updates
         self.policy.q_net_target = self.learner.target
         self.policy.optimizer = self.learner.optimizer
-        epsilon = Linear(actor.epsilon_start, actor.epsilon_end, actor.epsilon_steps)
-        explore = numpy_generator(seed, self._owner("actor"))
-        self.actor = Actor(self.policy.q_net, int(self.action_space.n), epsilon, explore, self.device)
+        self.actor = Actor(
+            self.policy.q_net,
+            int(self.action_space.n),
+            epsilon_schedule(settings.actor),
+            numpy_generator(seed, self._owner("actor")),
+            self.device,
+            ladder=settings.actor.epsilon_ladder,
+            noise=torch_generator(seed, self._owner("noise"), self.device) if settings.network.noisy else None,
+        )
         self._predict_generator = numpy_generator(seed, self._owner("predict"))
         self.games: VecEnvAsGames | None = None
         self.clock: Clock | None = None
@@ -289,11 +294,8 @@ class Icebox(OffPolicyAlgorithm):
     def _schedule(self, total_timesteps: int) -> None:
         """Set what depends on the length of this call of `learn`, and owe no updates before replay has enough."""
         replay, learner = self.settings.replay, self.settings.learner
-        end_rate = learner.learning_rate if learner.learning_rate_end is None else learner.learning_rate_end
-        self.learner.learning_rate = Linear(learner.learning_rate, end_rate, total_timesteps)
-        self.learner.importance_exponent = Linear(
-            replay.importance_exponent, replay.importance_exponent_end, total_timesteps
-        )
+        for name, schedule in learner_schedules(self.settings, total_timesteps).items():
+            setattr(self.learner, name, schedule)
         if self.clock is None or self.clock.steps != self.num_timesteps:
             least = least_learning_starts(replay.n_step, self.n_envs, learner.batch_size)
             missing = max(0, max(learner.learning_starts, least) - len(self.replay_buffer))

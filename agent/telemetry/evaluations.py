@@ -68,6 +68,11 @@ class Evaluations:
         """The best mean score so far; None before the first evaluation."""
         return max((float(np.mean(row)) for row in self._results), default=None)
 
+    @property
+    def history(self) -> list[tuple[int, list[float]]]:
+        """Steps and raw scores of every evaluation so far."""
+        return list(zip(self._timesteps, self._results, strict=True))
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "timesteps": list(self._timesteps),

@@ -31,6 +31,26 @@ def bootstrap_ci(
     return float(low), float(high)
 
 
+def stratified_bootstrap_ci(
+    scores: np.ndarray,
+    statistic: Callable[[np.ndarray], float] = iqm,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of `statistic` over scores [seeds, games], of which it is given all at once.
+
+    Seeds are drawn anew for every game on its own, so that each resample has every game equally often (Agarwal et al.
+    2021, section 4.1).
+    """
+    table = np.asarray(scores, dtype=np.float64)
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"Scores are a table [seeds, games]; this has the shape {table.shape}.")
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(table), size=(resamples, *table.shape))
+    low, high = np.percentile([statistic(np.take_along_axis(table, row, axis=0).ravel()) for row in rows], [2.5, 97.5])
+    return float(low), float(high)
+
+
 def _checked(x: Sequence[float] | np.ndarray) -> np.ndarray:
     values = np.asarray(x, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:

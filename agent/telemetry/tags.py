@@ -21,6 +21,7 @@ class Tag(NamedTuple):
 PERFORMANCE, VALUES, LEARNING, REPLAY = "Performance", "Value health", "Learning signal", "Replay"
 ACTING, SPEED = "Acting", "Speed and machine"
 INTERVAL = "Evaluation score with 95 % interval"  # drawn as a band: value, low, high
+GAP = "Gap between training seeds and unseen ones"
 
 TAGS: dict[str, Tag] = {
     "rollout/ep_rew_mean": Tag(PERFORMANCE, "Score", "score", "Mean raw score of the last 100 training episodes."),
@@ -28,6 +29,8 @@ TAGS: dict[str, Tag] = {
     "eval/mean_reward": Tag(PERFORMANCE, INTERVAL, "score", "Mean raw score of an evaluation on separate games."),
     "eval/ci_low": Tag(PERFORMANCE, INTERVAL, "score", "Lower end of the bootstrap 95 % interval of that mean."),
     "eval/ci_high": Tag(PERFORMANCE, INTERVAL, "score", "Upper end of the bootstrap 95 % interval of that mean."),
+    "eval/train_mean_reward": Tag(PERFORMANCE, GAP, "score", "Mean score of as many episodes from the training seeds."),
+    "eval/gap": Tag(PERFORMANCE, GAP, "score", "That mean minus the one on unseen seeds (with game.seeds)."),
     "rollout/ep_len_mean": Tag(PERFORMANCE, "Episode length", "steps", "Mean length of the last 100 episodes."),
     "eval/mean_ep_length": Tag(PERFORMANCE, "Episode length", "steps", "Mean length of the episodes of an evaluation."),
     "rollout/success_rate": Tag(PERFORMANCE, "Success", "share", "Share of the last 100 episodes that succeeded."),
