@@ -167,6 +167,9 @@ class LearnerSettings(Section):
     """Gamma at the last step of the run; 1 - gamma moves geometrically (Schwarzer et al. 2023). None: constant."""
     target_interval: Positive = 250
     """Updates between copies of the network into the target network."""
+    average_updates: Positive | None = None
+    """Judge, keep as best and freeze the running average of the weights over about this many updates (Polyak and
+    Juditsky 1992): steadier than the newest weights, with which the agent explores and learns. None: the newest."""
     loss: Literal["huber", "mse"] = "huber"
     """Loss on the TD error of the mean; huber has its corner at 1 (Mnih et al. 2015). Quantiles always take huber."""
     double: bool = True

@@ -53,7 +53,8 @@ class Learner:
     shares the weights. `learning_rate`, `importance_exponent`, `discount` and `n_step` are functions of the environment
     step. `generator` draws the noise of both networks, independently, and the loss's random fractions.
 
-    `rate_scale` multiplies the learning rate; whoever sets it keeps it.
+    `rate_scale` multiplies the learning rate; whoever sets it keeps it. `average` is the network that is judged and
+    frozen: a running average of the weights when the settings ask for one, else `network` itself.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Learner:
     ):
         self.network = network
         self.target = deepcopy(network).requires_grad_(False)
+        self.average = network if settings.average_updates is None else deepcopy(network).requires_grad_(False)
         self.replay = replay
         self.loss = loss
         self.settings = settings
@@ -101,6 +103,8 @@ class Learner:
         for _ in range(count):
             result, grad_norm = self._update_once(self.replay.sample(*asked))
         self.network.fold()
+        if self.settings.average_updates is not None:
+            self._update_average(count, self.settings.average_updates)
         # One look per call is enough for a mean, and costs the others nothing.
         means = (result.loss.detach(), result.td_error.abs().mean(), grad_norm, result.q_tm1.mean())
         self.metrics.add(means, result.q_tm1.max())
@@ -133,10 +137,20 @@ class Learner:
             target.copy_(source)
         self.target.fold()
 
+    @torch.no_grad()
+    def _update_average(self, count: int, over: int) -> None:
+        """Take in the weights after `count` more updates; until `over` updates were made it is their plain mean."""
+        share = max(count / self.updates, 1.0 - (1.0 - 1.0 / over) ** count)
+        torch._foreach_lerp_(list(self.average.parameters()), self._parameters, share)
+        for ours, newest in zip(self.average.buffers(), self.network.buffers(), strict=True):
+            ours.copy_(newest)
+        self.average.fold()
+
     def state_dict(self) -> dict[str, Any]:
         """Return weights, target weights, moments, generator and the number of updates: the tensors, not copies."""
         moments = self.optimizer.state_dict()["state"]
-        return {
+        averaged = {} if self.average is self.network else {"average": self.average.state_dict()}
+        return averaged | {
             "network": self.network.state_dict(),
             "target": self.target.state_dict(),
             "optimizer": {str(index): dict(moment) for index, moment in moments.items()},
@@ -149,6 +163,8 @@ class Learner:
         try:
             self.network.load_state_dict(state["network"])
             self.target.load_state_dict(state["target"])
+            if self.average is not self.network:
+                self.average.load_state_dict(state["average"])
             self._load_moments(state["optimizer"])
             self.generator.set_state(state["generator"].cpu())
         except (KeyError, RuntimeError) as error:

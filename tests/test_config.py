@@ -118,7 +118,7 @@ CHOICES = (
 ).split()
 OTHERS = (
     "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3 actor.epsilon_ladder "
-    "actor.epsilon_off_after replay.n_step_end network.max_pool learner.discount_end learner.munchausen_clip game.seeds "
+    "actor.epsilon_off_after replay.n_step_end network.max_pool learner.average_updates learner.discount_end learner.munchausen_clip game.seeds "
     "evaluation.plateau.factor"
 ).split()
 INF, NAN = float("inf"), float("nan")
@@ -146,7 +146,7 @@ def test_the_range_of_every_setting_is_tested() -> None:
         (["replay.reward_clip"], [None], []),
         (["actor.epsilon_ladder"], [0.0, 7.0], [-1e-9, INF, None]),
         (["actor.epsilon_off_after"], [0, 10**7, None], [-1, 0.5]),
-        (["replay.n_step_end", "network.max_pool", "game.seeds"], [1, None], [0, 1.5]),
+        (["replay.n_step_end", "network.max_pool", "game.seeds", "learner.average_updates"], [1, None], [0, 1.5]),
         (["learner.discount_end"], [0.0, 0.9, None], [-1e-9, 1.1]),
         (["learner.munchausen_clip"], [0.0, -1.0], [1e-9, -INF, None]),
         (["evaluation.plateau.factor"], [0.5, 1e-3], [0.0, 1.0, None]),

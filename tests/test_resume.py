@@ -38,7 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "network": {"hidden": [24], "distribution": "implicit", "noisy": True, "dueling": True, "layer_norm": True},
         "learner": {
             "learning_starts": 500, "target_interval": 60, "samples_per_insert": 4, "munchausen": 0.9,
-            "discount_end": 0.9, "learning_rate": 1e-3,
+            "discount_end": 0.9, "learning_rate": 1e-3, "average_updates": 100,
         },  # fmt: skip
         "evaluation": {"interval_steps": 1_000, "episodes": 3, "plateau": {"action": "lower", "budget_steps": 1_000}},
     },

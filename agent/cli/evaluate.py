@@ -151,7 +151,10 @@ def _weights(folder: RunFolder, which: str) -> tuple[Mapping[str, Any], str]:
     for sentence in skipped:
         complain(sentence)
     agent, steps = tree["agent"], tree["steps"]
-    weights = {"network": agent["learner"]["network"]} if "learner" in agent else {"policy": agent["modules"]["policy"]}
+    if "learner" in agent:
+        weights = {"network": agent["learner"].get("average", agent["learner"]["network"])}
+    else:
+        weights = {"policy": agent["modules"]["policy"]}
     return {**weights, "steps": steps}, f"after {steps:,} steps, the last"
 
 

@@ -168,7 +168,7 @@ class Session:
 
     def act(self, seed: int) -> Act:
         """Return how the agent plays when it is judged; `seed` draws the evaluation's random actions."""
-        return evaluating(self.network, self.settings, self.spec.num_actions, seed, self.device)
+        return evaluating(self.learner.average, self.settings, self.spec.num_actions, seed, self.device)
 
     def evaluate(self, episodes: int) -> list[Episode]:
         """Judge the agent as it is now."""
@@ -190,7 +190,7 @@ class Session:
 
     def weights(self) -> dict[str, Any]:
         """Return what acting needs and nothing else."""
-        return {"network": self.network.state_dict(), "steps": self.clock.steps}
+        return {"network": self.learner.average.state_dict(), "steps": self.clock.steps}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that lasts, ready for a checkpoint.

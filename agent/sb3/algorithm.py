@@ -128,7 +128,8 @@ class Icebox(OffPolicyAlgorithm):
         seed = settings.seed
         self._setup_lr_schedule()
         self._seed_env()
-        self.policy = self.policy_class(self.observation_space, self.action_space, settings.network, seed)
+        average = settings.learner.average_updates is not None
+        self.policy = self.policy_class(self.observation_space, self.action_space, settings.network, seed, average)
         self.policy = self.policy.to(self.device)
         self.replay_buffer = None  # allocated when it is needed: a model loaded to play needs none
         self.learner = Learner(
@@ -141,6 +142,8 @@ class Icebox(OffPolicyAlgorithm):
         )
         self.learner.updates = self._n_updates
         self.policy.q_net_target = self.learner.target
+        if average:
+            self.policy.q_net_average = self.learner.average
         self.policy.optimizer = self.learner.optimizer
         self.actor = Actor(
             self.policy.q_net,

@@ -24,7 +24,8 @@ def network_dtype(space: spaces.Box) -> str:
 class QPolicy(BasePolicy):
     """A Q-network and its target network; plays greedily. The network scales pictures, SB3 does not.
 
-    `network` is `agent.config.NetworkSettings` or the dict of it; weights are drawn from `seed`.
+    `network` is `agent.config.NetworkSettings` or the dict of it; weights are drawn from `seed`. With `average` there is
+    a third network, the running average of the weights, and it is the one that plays.
     """
 
     observation_space: spaces.Box
@@ -36,6 +37,7 @@ class QPolicy(BasePolicy):
         action_space: spaces.Discrete,
         network: NetworkSettings | Mapping[str, Any],
         seed: int,
+        average: bool = False,
     ):
         super().__init__(observation_space, action_space)
         self.network_settings = NetworkSettings.model_validate(network)
@@ -48,13 +50,15 @@ class QPolicy(BasePolicy):
             torch_generator(seed, "network"),
         )
         self.q_net_target = deepcopy(self.q_net).requires_grad_(False)
+        self.q_net_average = deepcopy(self.q_net).requires_grad_(False) if average else None
 
     def forward(self, observation: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
         """Return the best action of every observation, [N, *shape] -> i64 [N]."""
         return self._predict(observation, deterministic)
 
     def _predict(self, observation: torch.Tensor, deterministic: bool = True) -> torch.Tensor:
-        return self.q_net(observation).argmax(dim=1)
+        network = self.q_net if self.q_net_average is None else self.q_net_average
+        return network(observation).argmax(dim=1)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return {
@@ -62,4 +66,5 @@ class QPolicy(BasePolicy):
             "action_space": self.action_space,
             "network": self.network_settings.model_dump(mode="json"),
             "seed": self.seed,
+            "average": self.q_net_average is not None,
         }
