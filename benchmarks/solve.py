@@ -86,7 +86,7 @@ def full_run(game: str, settings: Settings) -> dict[str, Any]:
 
     def keep(steps: int, mean: float) -> bool:
         if mean > best["mean"]:
-            weights = {name: value.clone() for name, value in session.network.state_dict().items()}
+            weights = {name: value.clone() for name, value in session.learner.average.state_dict().items()}
             best.update(steps=steps, mean=mean, weights=weights)
         return False
 
@@ -94,7 +94,7 @@ def full_run(game: str, settings: Settings) -> dict[str, Any]:
         curve, trained_s = train(session, keep)
         seed = 777_000_000 + settings.seed
         last = [episode.score for episode in _greedy(session, seed)]
-        session.network.load_state_dict(best["weights"])
+        session.learner.average.load_state_dict(best["weights"])
         scores = np.array([episode.score for episode in _greedy(session, seed)])
     finally:
         session.close()
@@ -108,7 +108,7 @@ def full_run(game: str, settings: Settings) -> dict[str, Any]:
 
 
 def _greedy(session: Session, seed: int) -> list[Any]:
-    return session.judge.play(session.actor.greedy, UNSEEN, seed)
+    return session.judge.play(session.act(seed), UNSEEN, seed)
 
 
 def race_ours(game: str, settings: Settings, threshold: float) -> dict[str, Any]:
