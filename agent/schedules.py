@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import exp
+from math import exp, log
 from typing import Any, NamedTuple
 
 from agent.config import ActorSettings, LearnerSettings, ReplaySettings, Settings
@@ -35,20 +35,6 @@ class Exponential(NamedTuple):
         return self.end + (self.start - self.end) * exp(-max(step, 0) / self.over)
 
 
-class Geometric(NamedTuple):
-    """A value above 0 that moves from `start` to `end` by equal factors over `over` environment steps, then stays."""
-
-    start: float
-    end: float
-    over: int
-
-    def __call__(self, step: int) -> float:
-        """Return the value at environment step `step`."""
-        if step >= self.over:
-            return self.end
-        return self.start * (self.end / self.start) ** (max(step, 0) / self.over)
-
-
 def constant(value: float) -> Linear:
     """Return the schedule that is `value` at every step."""
     return Linear(value, value, 1)
@@ -65,8 +51,8 @@ def discount_schedule(learner: LearnerSettings, steps: int) -> Callable[[int], f
     """Return gamma in a run of `steps`: 1 - gamma moves geometrically."""
     if learner.discount_end is None:
         return constant(learner.discount)
-    away = Geometric(1.0 - learner.discount, 1.0 - learner.discount_end, steps)
-    return lambda step: 1.0 - away(step)
+    away = Linear(log(1.0 - learner.discount), log(1.0 - learner.discount_end), steps)
+    return lambda step: 1.0 - exp(away(step))
 
 
 def n_step_schedule(replay: ReplaySettings, steps: int) -> Callable[[int], int]:

@@ -2,9 +2,10 @@
 # Everything that needs a GPU, in one command, on a machine that reaches no network and has torch and pytest's needs only
 # as wheels in .whl/ (fetched beforehand on a machine that does: benchmarks/gpu.sh wheels).
 #
-#   benchmarks/gpu.sh wheels     fetch the wheels for Python 3.12 on x86-64 into .whl/
-#   benchmarks/gpu.sh [OUT]      install them beside the system's torch, run the GPU tests and the GPU benchmarks that
-#                                still lack a figure, and put logs and results into OUT (default: benchmarks/results)
+#   benchmarks/gpu.sh wheels            fetch the wheels for Python 3.12 on x86-64 into .whl/
+#   benchmarks/gpu.sh [OUT [MINUTES]]   install them beside the system's torch; run the GPU tests once, then the learning
+#                                       runs that still lack a figure until MINUTES (9) are over. The open run is saved in
+#                                       runs/: the same command goes on from there. Results also go to OUT.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -29,16 +30,29 @@ if [ "${1-}" = wheels ]; then
 fi
 
 out=${1:-benchmarks/results}
+ends=$((SECONDS + 60 * ${2:-9}))
 mkdir -p "$out"
 site=$(mktemp -d)
 python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" .whl/*.whl
 export PYTHONPATH=$PWD:$site PYTHONUNBUFFERED=1
 python3 -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name(), torch.__version__)'
 
-python3 -m pytest -q -m gpu tests 2>&1 | tee "$out/gpu-tests.log"
+if [ ! -e runs/gpu-tests-passed ]; then
+    python3 -m pytest -q -m gpu tests 2>&1 | tee "$out/gpu-tests.log"
+    python3 -m agent.cli.main doctor --json | tail -n 1 >"$out/gpu-doctor.json"
+    mkdir -p runs && touch runs/gpu-tests-passed
+fi
 
-# A first figure: does Atari train on the GPU, and at what rate. The learning curves come with the flagship agent.
-runs=$(mktemp -d)
-timeout 300 python3 -m agent.cli.main train atari/pong --device cuda --steps 60000 --game.num-games 64 \
-    --evaluation.interval-steps 0 --checkpoint.interval-steps 0 --runs-dir "$runs" 2>&1 | tee "$out/gpu-pong.log"
-python3 -m agent.cli.main doctor --json | tail -n 1 >"$out/gpu-doctor.json"
+# Issue by issue what is asked of a GPU, the cheapest gate first. A run that is finished costs nothing.
+learn() { # SUITE GAME ALGORITHM SEEDS
+    local left=$(((ends - SECONDS) / 60))
+    [ "$left" -lt 1 ] || python3 benchmarks/learning.py run "$1" --games "$2" --algorithms "$3" --seeds $4 \
+        --minutes "$left" 2>&1 | tee -a "$out/gpu-learning.log"
+}
+learn dopamine pong qr-impala "0" # above 15 by 5M frames
+for game in breakout boxing pong; do learn dopamine "$game" iqn-impala "0"; done
+for game in pong breakout boxing; do learn btr "$game" btr "0"; done # 10M frames beside BTR's 2M, 5M and 10M
+for game in breakout pong boxing; do learn btr "$game" short "0"; done
+for game in breakout boxing pong; do learn dopamine "$game" iqn-impala "1 2 3 4"; done
+
+cp -r benchmarks/results/learning "$out/" 2>/dev/null || true

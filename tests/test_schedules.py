@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from agent.config import ActorSettings, LearnerSettings, ReplaySettings, Settings
 from agent.schedules import (
     Exponential,
-    Geometric,
     Linear,
     constant,
     discount_schedule,
@@ -50,15 +49,6 @@ def test_exponential_closes_the_same_share_of_the_gap_in_every_step(start: float
         value = end + (value - end) * np.exp(-1.0 / over)
         assert schedule(step) == pytest.approx(value, rel=1e-9)
     assert schedule(over) - end == pytest.approx((start - end) / np.e)
-
-
-@pytest.mark.parametrize(("start", "end", "over"), [(0.03, 0.003, 40), (0.1, 0.9, 7), (0.5, 0.5, 3)])
-def test_geometric_moves_by_equal_factors(start: float, end: float, over: int) -> None:
-    """Every step has the same factor, the end is reached at `over` and kept."""
-    schedule = Geometric(start, end, over)
-    values = [schedule(step) for step in range(over + 1)]
-    assert values[0] == schedule(-5) == start and values[-1] == schedule(10 * over) == end
-    np.testing.assert_allclose(np.array(values[1:]) / values[:-1], (end / start) ** (1 / over))
 
 
 def test_epsilon_follows_its_settings() -> None:

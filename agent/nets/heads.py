@@ -1,11 +1,11 @@
 """What turns features into action values. A head owns the last hidden layer, so that streams can split before it.
 
-Every head gives `quantiles` values per action. `sigma` is the noise with which its linear layers start to explore, None
-leaves them plain. The noise itself is an argument of `forward`; without it the mean weights count.
+Every head gives `quantiles` values per action.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -15,9 +15,15 @@ from agent.nets.noisy import Noise, NoisyLinear
 
 
 class Stream(nn.Sequential):
-    """A hidden layer with ReLU, then a linear one; both noisy, or neither."""
+    """A hidden layer with ReLU, then a linear one.
 
-    def __init__(self, features: int, width: int, outputs: int, layer_norm: bool, sigma: float | None):
+    `sigma` is the noise with which both begin to explore, None leaves them plain. The noise itself is an argument of
+    `forward`; without it the mean weights count.
+    """
+
+    def __init__(
+        self, features: int, width: int, outputs: int, *, layer_norm: bool = False, sigma: float | None = None
+    ):
         linear = nn.Linear if sigma is None else partial(NoisyLinear, sigma=sigma)
         norm = [nn.LayerNorm(width)] if layer_norm else []
         super().__init__(linear(features, width), *norm, nn.ReLU(), linear(width, outputs))
@@ -34,20 +40,11 @@ class Stream(nn.Sequential):
 
 
 class LinearHead(nn.Module):
-    """One hidden layer, then the values of every action."""
+    """One hidden layer, then the values of every action; `stream` makes a Stream with so many outputs."""
 
-    def __init__(
-        self,
-        features: int,
-        width: int,
-        num_actions: int,
-        quantiles: int = 1,
-        *,
-        layer_norm: bool = False,
-        sigma: float | None = None,
-    ):
+    def __init__(self, stream: Callable[[int], Stream], num_actions: int, quantiles: int = 1):
         super().__init__()
-        self.action_values = Stream(features, width, quantiles * num_actions, layer_norm, sigma)
+        self.action_values = stream(quantiles * num_actions)
         self.shape = (quantiles, num_actions)
 
     def forward(self, features: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:
@@ -58,19 +55,10 @@ class LinearHead(nn.Module):
 class DuelingHead(nn.Module):
     """State value plus advantages less their mean over actions (Wang et al. 2016, equation 9), for each quantile."""
 
-    def __init__(
-        self,
-        features: int,
-        width: int,
-        num_actions: int,
-        quantiles: int = 1,
-        *,
-        layer_norm: bool = False,
-        sigma: float | None = None,
-    ):
+    def __init__(self, stream: Callable[[int], Stream], num_actions: int, quantiles: int = 1):
         super().__init__()
-        self.state_value = Stream(features, width, quantiles, layer_norm, sigma)
-        self.advantages = Stream(features, width, quantiles * num_actions, layer_norm, sigma)
+        self.state_value = stream(quantiles)
+        self.advantages = stream(quantiles * num_actions)
         self.shape = (quantiles, num_actions)
 
     def forward(self, features: torch.Tensor, noise: Noise | None = None) -> torch.Tensor:

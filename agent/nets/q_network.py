@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from agent.config import NetworkSettings
 from agent.nets.fractions import CosineEmbedding, midpoints
-from agent.nets.heads import DuelingHead, LinearHead
+from agent.nets.heads import DuelingHead, LinearHead, Stream
 from agent.nets.impala import Impala
 from agent.nets.noisy import Noise, NoisyLinear, factorised_noise
 from agent.nets.spectral import SpectralConv2d
@@ -114,13 +115,9 @@ def make_q_network(
         torso = TORSOS[kind](
             shape, widths, pixels=pixels, layer_norm=settings.layer_norm, **(only_impala if kind == "impala" else {})
         )
-        head = (DuelingHead if settings.dueling else LinearHead)(
-            torso.features,
-            last,
-            num_actions,
-            settings.quantiles if distribution == "quantile" else 1,
-            layer_norm=settings.layer_norm,
-            sigma=settings.noisy_sigma if settings.noisy else None,
-        )
+        sigma = settings.noisy_sigma if settings.noisy else None
+        stream = partial(Stream, torso.features, last, layer_norm=settings.layer_norm, sigma=sigma)
+        quantiles = settings.quantiles if distribution == "quantile" else 1
+        head = (DuelingHead if settings.dueling else LinearHead)(stream, num_actions, quantiles)
         embedding = CosineEmbedding(torso.features, settings.cosines) if distribution == "implicit" else None
     return QNetwork(torso, head, distribution, 1 if distribution == "none" else settings.quantiles, embedding)
