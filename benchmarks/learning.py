@@ -1,12 +1,12 @@
 """What each part of the agent is worth: seeds x games x algorithms, ours beside stable-baselines3's, paired.
 
-    .venv/bin/python benchmarks/learning.py run minatar --games breakout --seeds 0 1 2 --minutes 60
+    .venv/bin/python benchmarks/learning.py run minatar --games breakout --seeds 0 1 2 --minutes 60 --side-by-side
     .venv/bin/python benchmarks/learning.py report minatar        # JSON and one PNG per game from what is there
 
 One cell is one run of one algorithm with one seed on one game. `run` does the cells of a suite in an order that pairs
-algorithms (all algorithms of a game and seed, then the next seed), leaves out those that are finished, and when its
-minutes are over saves the open cell and ends: the same command goes on from there. A finished cell is one file,
-results/learning/SUITE/GAME/ALGORITHM_sSEED.json.
+algorithms (all algorithms of a game and seed, one after the other or side by side, then the next), leaves out those that
+are finished, and when its minutes are over, or at SIGTERM or Ctrl-C, saves the open cell and ends: the same command goes
+on from there. A finished cell is one file, results/learning/SUITE/GAME/ALGORITHM_sSEED.json.
 
 Seconds are of training alone: the clock stands still during evaluations. On the CPU every run has one thread and
 seconds are those of its process, so that neighbours on a shared machine cost it little; the wall clock stands beside.
@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
+import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -61,8 +64,8 @@ class Cell:
         """Whether its result stands in the results."""
         return (RESULTS / f"{self.name}.json").exists()
 
-    def train(self, deadline: float) -> bool:
-        """Train from where it stands; return whether it was finished. Past `deadline` (monotonic) it is saved open."""
+    def train(self, deadline: Deadline) -> bool:
+        """Train from where it stands; return whether it was finished. When `deadline` is over it is saved open."""
         stock_algorithm = self.settings.algo != "icebox"
         torch.set_num_threads(1)
         session: Any = (
@@ -84,7 +87,7 @@ class Cell:
             session.close()
         return done
 
-    def _train_ours(self, session: Session, deadline: float) -> None:
+    def _train_ours(self, session: Session, deadline: Deadline) -> None:
         clock = _Clock(self)
         for tick in session.ticks():
             self._played(tick.step.episodes)
@@ -94,16 +97,16 @@ class Cell:
                 if tick.steps >= self.settings.steps:
                     return
                 clock.start()
-            if time.monotonic() > deadline:
+            if deadline:
                 clock.stop()
                 return
 
-    def _train_stock(self, session: StockSession, deadline: float) -> None:
+    def _train_stock(self, session: StockSession, deadline: Deadline) -> None:
         clock = _Clock(self)
 
         def on_beat(steps: int, episodes: list[Any]) -> bool:
             self._played(episodes)
-            return time.monotonic() <= deadline
+            return not deadline
 
         def on_settled(steps: int) -> None:
             if steps >= self._due():
@@ -217,19 +220,58 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(suite: Suite, games: list[str], algorithms: list[str], seeds: list[int], minutes: float, cells: Path) -> bool:
-    """Run the cells asked for; return whether all are finished."""
-    deadline = time.monotonic() + 60 * minutes
+class Deadline:
+    """Over when its minutes are, or when somebody asks the process to end."""
+
+    def __init__(self, minutes: float):
+        self._ends = time.monotonic() + 60 * minutes
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._now)
+
+    @property
+    def minutes_left(self) -> float:
+        """Minutes until then, 0 when it is over."""
+        return max(0.0, (self._ends - time.monotonic()) / 60)
+
+    def __bool__(self) -> bool:
+        return time.monotonic() >= self._ends
+
+    def _now(self, number: int, frame: FrameType | None) -> None:
+        self._ends = 0.0
+
+
+def run(suite: Suite, games: list[str], algorithms: list[str], seeds: list[int], deadline: Deadline, cells: Path) -> bool:
+    """Run the cells asked for, one after the other; return whether all are finished."""
     for seed in seeds:
         for game in games:
             # Who goes first alternates, so that a machine that grows slower is nobody's loss.
             for algorithm in algorithms if seed % 2 == 0 else reversed(algorithms):
                 cell = Cell(suite, game, algorithm, seed, cells)
-                if cell.finished:
-                    continue
-                if time.monotonic() > deadline or not cell.train(deadline):
+                if not cell.finished and (deadline or not cell.train(deadline)):
                     return False
     return True
+
+
+def run_side_by_side(
+    suite: Suite, games: list[str], algorithms: list[str], seeds: list[int], deadline: Deadline, cells: Path
+) -> bool:
+    """Run all algorithms of a game and seed at the same time, each in a process of its own; return as `run`."""
+    for seed in seeds:
+        for game in games:
+            open_cells = [name for name in algorithms if not Cell(suite, game, name, seed, cells).finished]
+            if open_cells and deadline:
+                return False
+            here = [sys.executable, __file__, "run", suite.name, "--games", game, "--seeds", str(seed)]
+            more = ["--minutes", str(deadline.minutes_left), "--cells", str(cells)]
+            children = [subprocess.Popen([*here, *more, "--algorithms", name]) for name in open_cells]
+            while any(child.poll() is None for child in children):
+                time.sleep(0.5)
+                if deadline:
+                    for child in children:
+                        child.terminate()
+            if any(child.returncode for child in children):
+                raise SystemExit(f"{game}, seed {seed}: a run failed, see above")
+    return not deadline
 
 
 def main() -> None:
@@ -241,6 +283,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", default=None, help="of the suite (all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, default=1e6, help="after these the open run is saved")
+    parser.add_argument("--side-by-side", action="store_true", help="a process per algorithm, at the same time")
     parser.add_argument("--cells", type=Path, default=Path("runs"), help="where open runs are kept")
     options = parser.parse_args()
     suite = SUITES[options.suite]
@@ -251,7 +294,8 @@ def main() -> None:
         return
     games = [game for game in suite.games if not options.games or game in options.games or game.split("/")[-1] in options.games]
     algorithms = [name for name in suite.algorithms if not options.algorithms or name in options.algorithms]
-    finished = run(suite, games, algorithms, options.seeds, options.minutes, options.cells)
+    runner = run_side_by_side if options.side_by_side else run
+    finished = runner(suite, games, algorithms, options.seeds, Deadline(options.minutes), options.cells)
     print("all finished" if finished else "not finished: the same command goes on")
 
 

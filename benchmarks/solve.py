@@ -214,8 +214,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=None, help="seeds to learn with (5), or races (3)")
     parser.add_argument("--sb3-threads", type=int, default=None, help="torch threads of sb3 (measured, on a quiet machine)")
     parser.add_argument("--first", type=int, default=100, help="seed of the first race")
+    parser.add_argument("--preset", default=None, help="of ours")
     options = parser.parse_args()
-    base, about = load_settings(options.game), spec(options.game)
+    base, about = load_settings(options.game, preset=options.preset), spec(options.game)
     threshold = float(about.solved_at)
     protocol = (
         f"greedy, raw scores; periodic evaluation: {EPISODES} episodes every {EVERY} steps on separate games; at the end "
@@ -225,7 +226,8 @@ def main() -> None:
     facts = {"protocol": protocol, "threshold": threshold, "settings": base.model_dump(mode="json")}
 
     def keep(result: Mapping[str, Any]) -> None:
-        name = f"{options.part}_{options.game}" + (f"_from{options.first}" if options.first != 100 else "")
+        name = f"{options.part}_{options.game}" + (f"_{options.preset}" if options.preset else "")
+        name += f"_from{options.first}" if options.first != 100 else ""
         print(write(name, facts | dict(result)), flush=True)
 
     if options.part == "learn":
