@@ -106,21 +106,22 @@ def _ratio(ours: float, theirs: float) -> float | None:
 
 
 def across_games(suite: Suite, figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the interquartile mean over games and seeds of each algorithm's score, in units of the last algorithm's.
+    """Return the interquartile mean over games and seeds of each algorithm's score, in units of the second one's mean.
 
-    Only games on which every algorithm has finished the same number of seeds count; empty when there is none.
+    Only games on which every algorithm that was run has finished count, with as many seeds as all have; empty when
+    there is none.
     """
-    names = list(suite.algorithms)
-    rows = {game: figure["algorithms"] for game, figure in figures.items() if len(figure["algorithms"]) == len(names)}
-    seeds = min((len(row[name]["seeds"]) for row in rows.values() for name in names), default=0)
-    if not seeds:
+    tables = {game: figure["algorithms"] for game, figure in figures.items()}
+    names = [name for name in suite.algorithms if any(name in table for table in tables.values())]
+    games = [game for game, table in tables.items() if len(table) == len(names)]
+    seeds = min((len(tables[game][name]["seeds"]) for game in games for name in names), default=0)
+    if not seeds or len(names) < 2:
         return {}
-    answer: dict[str, Any] = {"games": list(rows), "seeds": seeds, "unit": f"mean final score of {names[-1]}"}
+    answer: dict[str, Any] = {"games": games, "seeds": seeds, "unit": f"mean final score of {names[1]}"}
     for name in names:
-        scores = np.array(
-            [np.array(row[name]["final_means"][:seeds]) / row[names[-1]]["final_mean"] for row in rows.values()]
-        ).T  # [seeds, games]
-        answer[name] = {"iqm": iqm(scores.ravel()), "ci95": stratified_bootstrap_ci(scores, iqm)}
+        columns = [np.array(tables[game][name]["final_means"][:seeds]) / tables[game][names[1]]["final_mean"] for game in games]
+        scores = np.stack(columns, axis=1)  # [seeds, games]
+        answer[name] = {"iqm": iqm(scores.ravel()), "ci95": stratified_bootstrap_ci(scores)}
     return answer
 
 

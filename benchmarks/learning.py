@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from agent import checkpoint  # noqa: E402
 from agent.cli.evaluate import protocol  # noqa: E402
 from agent.cli.session import Session, evaluation_seed, family_settings  # noqa: E402
-from agent.cli.settings import load_settings  # noqa: E402
+from agent.cli.settings import load_settings, merge  # noqa: E402
 from agent.cli.stock_session import StockSession  # noqa: E402
 from agent.config import Settings  # noqa: E402
 from agent.sb3 import stock  # noqa: E402
@@ -208,16 +208,8 @@ def settings_of(suite: Suite, game: str, algorithm: str, seed: int) -> Settings:
     entry = suite.algorithms[algorithm]
     tree = load_settings(game, preset=entry.preset).model_dump()
     for changes in (suite.settings, entry.settings):
-        tree = merged(tree, changes)
+        tree = merge(tree, changes)
     return Settings.model_validate(tree | {"seed": seed, "steps": suite.steps})
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one tree over another; only groups are merged."""
-    return below | {
-        key: merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-        for key, value in above.items()
-    }
 
 
 class Deadline:

@@ -33,25 +33,12 @@ from agent.cli.settings import load_settings  # noqa: E402
 from agent.config import Settings  # noqa: E402
 from agent.telemetry.statistics import bootstrap_ci, iqm  # noqa: E402
 from benchmarks.results import write  # noqa: E402
+from benchmarks.suites import ZOO, ZOO_STEPS  # noqa: E402
 from envs.make import spec  # noqa: E402
 
 Keep = Callable[[Mapping[str, Any]], None]  # saves the results known so far
 
 EVERY, EPISODES, UNSEEN = 5_000, 20, 100
-# rl-baselines3-zoo 22e3ff2, hyperparams/dqn.yml; "-1" gradient steps are train_freq x games = one update per step.
-ZOO: dict[str, dict[str, Any]] = {
-    "lunar-lander": dict(
-        learning_rate=6.3e-4, batch_size=128, buffer_size=50_000, learning_starts=0, gamma=0.99, target_update_interval=250,
-        train_freq=4, gradient_steps=-1, exploration_fraction=0.12, exploration_final_eps=0.1,
-        policy_kwargs=dict(net_arch=[256, 256]),
-    ),
-    "cartpole": dict(
-        learning_rate=2.3e-3, batch_size=64, buffer_size=100_000, learning_starts=1000, gamma=0.99,
-        target_update_interval=10, train_freq=256, gradient_steps=128, exploration_fraction=0.16,
-        exploration_final_eps=0.04, policy_kwargs=dict(net_arch=[256, 256]),
-    ),
-}  # fmt: skip
-ZOO_STEPS = {"lunar-lander": 100_000, "cartpole": 50_000}
 
 
 def judged(judge: Judge, act: Any, settings: Settings, steps: int) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from agent.cli.settings import merge
+
 
 class Entry(NamedTuple):
     """An algorithm: the preset it starts from and what differs from it."""
@@ -53,9 +55,20 @@ _ATARI_PROTOCOL = {  # Machado et al. 2018 as in Dopamine; every 250k steps are 
 }
 
 
-def _with(base: dict[str, Any], **groups: dict[str, Any]) -> dict[str, Any]:
-    return base | {name: base.get(name, {}) | changes for name, changes in groups.items()}
-
+# rl-baselines3-zoo 22e3ff2, hyperparams/dqn.yml; "-1" gradient steps are train_freq x games = one update per step.
+ZOO: dict[str, dict[str, Any]] = {
+    "lunar-lander": dict(
+        learning_rate=6.3e-4, batch_size=128, buffer_size=50_000, learning_starts=0, gamma=0.99, target_update_interval=250,
+        train_freq=4, gradient_steps=-1, exploration_fraction=0.12, exploration_final_eps=0.1,
+        policy_kwargs=dict(net_arch=[256, 256]),
+    ),
+    "cartpole": dict(
+        learning_rate=2.3e-3, batch_size=64, buffer_size=100_000, learning_starts=1000, gamma=0.99,
+        target_update_interval=10, train_freq=256, gradient_steps=128, exploration_fraction=0.16,
+        exploration_final_eps=0.04, policy_kwargs=dict(net_arch=[256, 256]),
+    ),
+}  # fmt: skip
+ZOO_STEPS = {"lunar-lander": 100_000, "cartpole": 50_000}
 
 SUITES = {
     suite.name: suite
@@ -66,6 +79,13 @@ SUITES = {
             algorithms={
                 "ours": Entry("Icebox, preset cpu", {}, preset="cpu"),
                 "sb3-dqn": Entry("stable-baselines3 DQN", {"algo": "dqn-sb3", "sb3": {"dqn-sb3": _SB3_MINATAR}}),
+                "sb3-qrdqn": Entry(
+                    "sb3-contrib QR-DQN, as many quantiles as ours",
+                    {
+                        "algo": "qrdqn",
+                        "sb3": {"qrdqn": merge(_SB3_MINATAR, {"policy_kwargs": {"n_quantiles": 32}})},
+                    },
+                ),
             },
             steps=1_000_000,
             every=50_000,
@@ -79,18 +99,24 @@ SUITES = {
             algorithms={
                 "qr-impala": Entry(
                     "Icebox QR-DQN, IMPALA",
-                    _with(
+                    merge(
                         _DOPAMINE_IMPALA,
-                        network={"distribution": "quantile", "quantiles": 200},
-                        replay={"priority_exponent": 0.5, "importance_exponent": 0.5, "importance_exponent_end": 0.5},
-                    ),
+                        {
+                            "network": {"distribution": "quantile", "quantiles": 200},
+                            "replay": {
+                                "priority_exponent": 0.5, "importance_exponent": 0.5, "importance_exponent_end": 0.5
+                            },
+                        },
+                    ),  # fmt: skip
                 ),
                 "iqn-impala": Entry(
                     "Icebox IQN, IMPALA",
-                    _with(
+                    merge(
                         _DOPAMINE_IMPALA,
-                        network={"distribution": "implicit", "quantiles": 32},
-                        learner={"fractions": 64, "target_fractions": 64},
+                        {
+                            "network": {"distribution": "implicit", "quantiles": 32},
+                            "learner": {"fractions": 64, "target_fractions": 64},
+                        },
                     ),
                 ),
             },

@@ -71,7 +71,7 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         for word in words:
             if word.replace("_", "-").startswith(f"--game.{family}.") and not game.startswith(f"{family}/"):
                 raise UsageError(f"{word.split('=')[0]}: only for {family}/* games, not {game}.")
-    tree = _merge(loaded.model_dump(), _with_none(flags.settings))
+    tree = merge(loaded.model_dump(), _with_none(flags.settings))
     settings = validate(tree, lambda loc: f"{_flag(loc)}: " if loc else "")
     return replace(flags, game=game, settings=settings)
 
@@ -157,7 +157,7 @@ def read_settings(paths: Iterable[Path], game: str) -> Settings:
             continue
         faults += _misplaced(layer, game)
         where |= layer.where
-        tree = _merge(tree, layer.tree)
+        tree = merge(tree, layer.tree)
     try:
         settings = validate(tree, lambda loc: _place(loc, where))
     except UsageError as error:
@@ -191,12 +191,12 @@ def _place(loc: Loc, where: Mapping[Loc, str]) -> str:
     return f"{name}: " if name else ""
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay one tree over another; only groups are merged, every other value is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 
