@@ -63,7 +63,7 @@ class GameSettings(Section):
     """Copies of the game that play side by side."""
     vectorize: Literal["auto", "inline", "workers"] = "auto"
     """Run the copies in this process, in worker processes, or whichever suits the game. Atari has its own C++ threads."""
-    seeds: Positive | None = None
+    seeds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Start training episodes from this many seeds only, over and over; evaluation still plays unseen ones, and the gap
     between both is logged. None: every episode is new. Not for atari/*."""
     threads: NonNegative = 0
@@ -85,11 +85,11 @@ class ActorSettings(Section):
     """Environment steps over which epsilon falls: all the way when linear, by a factor e when exponential."""
     epsilon_schedule: Literal["linear", "exponential"] = "linear"
     """linear: epsilon_end is reached after epsilon_steps. exponential: it is approached for ever (Clark et al. 2024)."""
-    epsilon_ladder: Annotated[float, Field(ge=0.0)] = 0.0
+    epsilon_ladder: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     """Spread over the games: game i of N explores with epsilon^(1 + ladder * i / (N - 1)) (Horgan et al. 2018: 7).
     0: all alike."""
     epsilon_off_after: NonNegative | None = None
-    """Environment steps after which epsilon is 0 and noisy layers alone explore. None: never."""
+    """Environment steps after which epsilon is 0 and noisy layers alone explore, which it needs. None: never."""
 
 
 class ReplaySettings(Section):
@@ -100,7 +100,7 @@ class ReplaySettings(Section):
     n_step: Positive = 1
     """Rewards summed before bootstrapping; windows are cut at the end of an episode (Sutton 1988)."""
     n_step_end: Positive | None = None
-    """n at the last step of the run, at most n_step, reached linearly (Schwarzer et al. 2023). None: constant."""
+    """n at the last step of the run, at most n_step, reached linearly and rounded. None: constant."""
     priority_exponent: Fraction = 0.0
     """Alpha of prioritized replay (Schaul et al. 2016); 0 samples uniformly."""
     importance_exponent: Fraction = 0.4
@@ -181,7 +181,7 @@ class LearnerSettings(Section):
     munchausen: Fraction = 0.0
     """Alpha, the share of the policy's own log-probability in the reward (Vieillard et al. 2020: 0.9); 0: off. Its
     temperature and clip assume rewards of about 1."""
-    munchausen_temperature: PositiveFloat = 0.03
+    munchausen_temperature: Annotated[float, Field(ge=1e-6)] = 0.03
     """Tau, the entropy temperature, in units of reward."""
     munchausen_clip: Annotated[float, Field(le=0.0)] = -1.0
     """Least value of the scaled log-probability, in units of reward."""
@@ -195,7 +195,8 @@ class PlateauSettings(Section):
     action: Literal["none", "stop", "lower"] = "none"
     """stop: end the run. lower: multiply the learning rate by `factor`, again after every further budget."""
     budget_steps: Positive = 500_000
-    """Environment steps without an improvement: an evaluation whose mean lies above the 95 % interval of the best."""
+    """Environment steps without an improvement, at least an evaluation's interval. Improved: an evaluation whose mean
+    lies above the 95 % interval of the last one that improved. It counts from where learning starts."""
     factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
     """What the learning rate is multiplied by."""
 
@@ -264,7 +265,20 @@ class Settings(Section):
                 f"replay.capacity ({self.replay.capacity}) must be at least learner.batch_size "
                 f"({self.learner.batch_size})"
             )
-        learner = self.learner
+        learner, network, evaluation = self.learner, self.network, self.evaluation
+        if self.actor.epsilon_off_after is not None and not network.noisy:
+            raise ValueError("actor.epsilon_off_after needs network.noisy: without noise nothing would explore")
+        if network.torso != "impala" and (network.spectral_norm or network.width != 1):
+            raise ValueError("network.spectral_norm and network.width are for network.torso impala")
+        if network.distribution != "none" and learner.loss != "huber":
+            raise ValueError("learner.loss must be huber with network.distribution quantile or implicit")
+        if not evaluation.interval_steps and evaluation.plateau.action != "none":
+            raise ValueError("evaluation.plateau needs an evaluation.interval_steps above 0")
+        if evaluation.plateau.action != "none" and evaluation.plateau.budget_steps < evaluation.interval_steps:
+            raise ValueError(
+                f"evaluation.plateau.budget_steps ({evaluation.plateau.budget_steps}) must be at least "
+                f"evaluation.interval_steps ({evaluation.interval_steps})"
+            )
         if learner.discount_end is not None and max(learner.discount, learner.discount_end) == 1.0:
             raise ValueError("learner.discount and learner.discount_end must be below 1 when both are given")
         if self.replay.n_step_end is not None and self.replay.n_step_end > self.replay.n_step:

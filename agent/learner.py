@@ -51,7 +51,8 @@ class Learner:
 
     The network, its target, the gradients and the optimizer's moments are written in place and never rebound: the actor
     shares the weights. `learning_rate`, `importance_exponent`, `discount` and `n_step` are functions of the environment
-    step. `generator` draws the noise of both networks, independently, and the loss's random fractions.
+    step. `generator` draws the noise of both networks, independently, and the loss's random fractions; where double
+    Q-learning asks the online network for an action, it is with the noise of its prediction.
 
     `rate_scale` multiplies the learning rate; whoever sets it keeps it. `average` is the network that is judged and
     frozen: a running average of the weights when the settings ask for one, else `network` itself.

@@ -90,7 +90,8 @@ def estimate(
     elements = math.prod(spec.observation_shape)
     # Observations before and after, as stored and as float32, twice for what is kept for the gradient.
     batch = 4 * settings.learner.batch_size * elements * (np.dtype(spec.observation_dtype).itemsize + 4)
-    network = COPIES_OF_WEIGHTS * sum(weight.nbytes for weight in parameters) + batch
+    copies = COPIES_OF_WEIGHTS + (settings.learner.average_updates is not None)
+    network = copies * sum(weight.nbytes for weight in parameters) + batch
     places = [device, "cpu"] if wanted == "auto" else [wanted]
     for place in places:
         room = {where: int(there * (1.0 - RESERVE)) for where, there in free.items()}

@@ -97,7 +97,7 @@ FRACTIONS = (
 FROM_ONE = (
     "steps game.num_games game.atari.frame_skip game.atari.stack game.atari.max_frames game.minatar.max_steps "
     "actor.epsilon_steps replay.n_step learner.batch_size learner.target_interval evaluation.episodes "
-    "evaluation.num_games evaluation.plateau.budget_steps checkpoint.keep network.width network.quantiles network.cosines "
+    "evaluation.num_games evaluation.plateau.budget_steps checkpoint.keep network.quantiles network.cosines "
     "learner.fractions learner.target_fractions"
 ).split()
 FROM_ZERO = (
@@ -106,11 +106,11 @@ FROM_ZERO = (
 ).split()
 ABOVE_ZERO = (
     "replay.reward_clip learner.samples_per_insert learner.learning_rate learner.adam_epsilon learner.max_grad_norm "
-    "telemetry.interval_s network.noisy_sigma learner.munchausen_temperature"
+    "telemetry.interval_s network.noisy_sigma"
 ).split()
 SWITCHES = (
     "game.atari.fire_reset game.atari.life_loss_ends game.atari.full_action_space game.minatar.ramping "
-    "game.minatar.minimal_actions network.dueling learner.double network.spectral_norm network.layer_norm network.noisy"
+    "game.minatar.minimal_actions network.dueling learner.double network.layer_norm network.noisy"
 ).split()
 CHOICES = (
     "device algo game.vectorize replay.device network.torso learner.loss actor.epsilon_schedule network.distribution "
@@ -119,7 +119,7 @@ CHOICES = (
 OTHERS = (
     "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3 actor.epsilon_ladder "
     "actor.epsilon_off_after replay.n_step_end network.max_pool learner.average_updates learner.discount_end learner.munchausen_clip game.seeds "
-    "evaluation.plateau.factor"
+    "evaluation.plateau.factor learner.munchausen_temperature network.width network.spectral_norm"
 ).split()
 INF, NAN = float("inf"), float("nan")
 
@@ -144,9 +144,11 @@ def test_the_range_of_every_setting_is_tested() -> None:
         (["learner.learning_rate_end"], [0.0, 1e-5, None], [-1e-9, NAN, INF]),
         (["evaluation.stop_at_score"], [-110.0, 0.0, None], [NAN, INF, -INF]),
         (["replay.reward_clip"], [None], []),
-        (["actor.epsilon_ladder"], [0.0, 7.0], [-1e-9, INF, None]),
-        (["actor.epsilon_off_after"], [0, 10**7, None], [-1, 0.5]),
+        (["actor.epsilon_ladder"], [0.0, 7.0, 100.0], [-1e-9, 100.1, INF, None]),
+        (["actor.epsilon_off_after"], [None], [-1, 0.5]),
         (["replay.n_step_end", "network.max_pool", "game.seeds", "learner.average_updates"], [1, None], [0, 1.5]),
+        (["game.seeds"], [10**6], [10**6 + 1]),
+        (["learner.munchausen_temperature"], [1e-6, 0.03], [0.0, 9e-7, INF, None]),
         (["learner.discount_end"], [0.0, 0.9, None], [-1e-9, 1.1]),
         (["learner.munchausen_clip"], [0.0, -1.0], [1e-9, -INF, None]),
         (["evaluation.plateau.factor"], [0.5, 1e-3], [0.0, 1.0, None]),
@@ -192,6 +194,33 @@ def test_replay_holds_two_rows_of_every_game() -> None:
     assert both(128).replay.capacity == 128
     with pytest.raises(ValidationError, match=r"replay\.capacity \(127\) must be at least 2 \* game\.num_games \(128\)"):
         both(127)
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"actor": {"epsilon_off_after": 0}}, "needs network.noisy"),
+        ({"network": {"spectral_norm": True}}, "for network.torso impala"),
+        ({"network": {"width": 2}}, "for network.torso impala"),
+        ({"network": {"distribution": "quantile"}, "learner": {"loss": "mse"}}, "learner.loss must be huber"),
+        ({"evaluation": {"interval_steps": 0, "plateau": {"action": "stop"}}}, "interval_steps above 0"),
+        ({"evaluation": {"interval_steps": 9, "plateau": {"action": "lower", "budget_steps": 8}}}, r"\(8\) must be at least"),
+    ],
+)
+def test_settings_that_could_not_act_are_refused(tree: dict[str, Any], said: str) -> None:
+    """A part that another setting leaves without effect is an error, not a silence."""
+    with pytest.raises(ValidationError, match=said):
+        Settings.model_validate(tree)
+
+
+def test_only_impala_has_a_width_and_spectral_norm() -> None:
+    """There they take what their kinds say, and no other torso has them."""
+    for width, spectral_norm in ((1, True), (4, False)):
+        chosen = {"torso": "impala", "width": width, "spectral_norm": spectral_norm}
+        assert Settings.model_validate({"network": chosen}).network.width == width
+    for wrong in ({"width": 0}, {"width": 1.5}, {"spectral_norm": "perhaps"}):
+        with pytest.raises(ValidationError):
+            Settings.model_validate({"network": {"torso": "impala"} | wrong})
 
 
 def test_the_last_n_is_not_above_the_first() -> None:

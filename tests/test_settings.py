@@ -86,6 +86,15 @@ def test_an_unknown_preset_is_answered_with_the_nearest(configs: Path) -> None:
         assert usage_error("cartpole", "--preset", name) == f"unknown preset '{name}'. Presets: fast, slow."
 
 
+@pytest.mark.parametrize("game", ["cartpole", "minatar/breakout", "gym:Acrobot-v1"])
+def test_a_preset_without_a_file_for_the_game_is_refused(configs: Path, game: str) -> None:
+    """A preset that has files for other families alone names them, instead of doing nothing."""
+    write(configs / "presets/big/atari.yaml", "steps: 99\n")
+    write(configs / "presets/fast.yaml", "")
+    assert usage_error(game, "--preset", "big") == f"--preset big: only for atari/* games, not {game}."
+    assert cli.load_settings("atari/pong", preset="big").steps == 99
+
+
 def test_a_preset_for_another_family_says_where(configs: Path) -> None:
     """A preset that sets what this game does not know is refused with its file and line."""
     write(configs / "presets/fast.yaml", "game:\n  atari:\n    noop_max: 30\n")
@@ -290,7 +299,7 @@ def test_shipped_configs(name: str) -> None:
     """Every file in configs/ belongs to a game, a family or a preset (and there to a game or family), and loads."""
     rooms = name.split("/")
     preset = rooms[1] if rooms[0] == "presets" else None
-    last = "/".join(rooms[2:] or [{"btr": "atari", "short": "atari"}.get(preset, preset)]) if preset else name
+    last = "/".join(rooms[2:] or [preset]) if preset else name
     game = PLAYED_WITH.get(last, last)
     assert FOLDER / f"{name}.yaml" in cli.config_files(game, preset)
     cli.load_settings(game, preset=preset)

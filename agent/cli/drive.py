@@ -126,9 +126,9 @@ def _evaluate(session: Session | StockSession, record: Record, stop: Stop, due: 
 def _ends_on_plateau(session: Session | StockSession, record: Record) -> bool:
     """Heed the plateau rule after an evaluation; return whether it ends the run.
 
-    What counts is that this evaluation completes a budget: a run that is resumed after its end gets another budget.
+    What counts is that this evaluation completes a budget: a run that is resumed after its end goes on to the next one.
     """
-    plateau, history = session.settings.evaluation.plateau, record.evaluations.history
+    plateau, history = session.settings.evaluation.plateau, _history(session, record)
     if plateau.action == "none":
         return False
     spent, before = (budgets_spent(known, plateau.budget_steps) for known in (history, history[:-1]))
@@ -143,11 +143,17 @@ def _ends_on_plateau(session: Session | StockSession, record: Record) -> bool:
     return False
 
 
+def _history(session: Session | StockSession, record: Record) -> list[tuple[int, list[float]]]:
+    """The evaluations since learning began, at the steps at which they were due: many games overshoot them a little."""
+    interval, starts = session.settings.evaluation.interval_steps, session.settings.learner.learning_starts
+    return [(steps // interval * interval, scores) for steps, scores in record.evaluations.history if steps > starts]
+
+
 def _lower(session: Session, record: Record) -> None:
     """Scale the learning rate by what the evaluations so far say, so that a resumed run needs no state for it."""
     plateau = session.settings.evaluation.plateau
     if plateau.action == "lower":
-        spent = budgets_spent(record.evaluations.history, plateau.budget_steps)
+        spent = budgets_spent(_history(session, record), plateau.budget_steps)
         session.learner.rate_scale = plateau.factor**spent
 
 

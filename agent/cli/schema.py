@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
@@ -105,11 +105,12 @@ def allowed(annotation: Any) -> str:
     low = next((limit.ge for limit in limits if isinstance(limit, Ge)), None)
     high = next((limit.le for limit in limits if isinstance(limit, Le)), None)
     above = next((limit.gt for limit in limits if isinstance(limit, Gt)), None)
+    below = next((limit.lt for limit in limits if isinstance(limit, Lt)), None)
     if low is not None and high is not None:
         return f"{text} from {low:g} to {high:g}"
-    if above is not None:
-        return f"{text} greater than {above:g}"
-    return f"{text}, at least {low:g}" if low is not None else text
+    bounds = {"at least": low, "greater than": above, "at most": high, "less than": below}
+    said = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+    return text + ("" if not said else f", {said}" if low is not None else f" {said}")
 
 
 def strip(annotation: Any) -> tuple[Any, list[Any]]:

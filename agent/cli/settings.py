@@ -114,13 +114,13 @@ def configs_dir() -> Path:
 
 def presets() -> list[str]:
     """The names that --preset takes."""
-    return sorted(path.stem for path in (configs_dir() / "presets").glob("*.yaml"))
+    return sorted({path.stem for path in (configs_dir() / "presets").glob("*") if path.suffix in ("", ".yaml")})
 
 
 def config_files(game: str, preset: str | None = None) -> list[Path]:
     """The YAML files that ship for `game` and `preset`, in the order in which they override each other.
 
-    Raises UsageError with the nearest name when there is no such preset.
+    Raises UsageError with the nearest name when there is no such preset, and when it has nothing for this game.
     """
     family = "gym" if game.startswith("gym:") else game.split("/")[0] if "/" in game else None
     names = ([family] if family else []) + ([game] if family != "gym" else [])
@@ -131,7 +131,11 @@ def config_files(game: str, preset: str | None = None) -> list[Path]:
             hint = f" Did you mean '{near[0]}'?" if near else ""
             raise UsageError(f"unknown preset '{preset}'.{hint} Presets: {', '.join(presets())}.")
         folder = configs_dir() / "presets"
-        paths += [folder / f"{preset}.yaml", *(folder / preset / f"{name}.yaml" for name in names)]
+        chosen = [folder / f"{preset}.yaml", *(folder / preset / f"{name}.yaml" for name in names)]
+        if not any(path.is_file() for path in chosen):
+            fitting = sorted(f"{path.stem}/*" if path.stem in FAMILIES else path.stem for path in (folder / preset).glob("*"))
+            raise UsageError(f"--preset {preset}: only for {', '.join(fitting)} games, not {game}.")
+        paths += chosen
     return [path for path in paths if path.is_file()]
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import ValidationError
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -41,7 +42,7 @@ _DQN_NAMES = {
     "exploration_initial_eps": "epsilon_start",
     "exploration_final_eps": "epsilon_end",
     "exploration_fraction": "epsilon_steps (in environment steps)",
-    "policy_kwargs": "hidden, torso and dueling",
+    "policy_kwargs": "hidden, torso, dueling and the others of the section network",
 }
 
 
@@ -324,7 +325,11 @@ def _with(settings: Settings, changes: Mapping[str, Any]) -> Settings:
             raise ValueError(f"Icebox has no argument {name!r}; {hint}.")
         section = where[name]
         (tree if section is None else tree[section])[name] = value
-    return Settings.model_validate(tree)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        faults = [": ".join([*map(str, each["loc"][1:2]), each["msg"]]) for each in error.errors()]
+        raise ValueError("; ".join(faults)) from None
 
 
 def _directory(path: str | Path) -> Path:
