@@ -141,7 +141,7 @@ def draw(suite: Suite, game: str, cells: Cells, path: Path) -> None:
         plot.set_xlim(left=0)
         plot.grid(alpha=0.25)
     plots[0].set_ylabel(f"mean score of {suite.episodes} evaluation episodes")
-    plots[0].legend(frameon=False, loc="upper left")
+    plots[0].legend(frameon=False, loc="lower right")
     figure.suptitle(game)
     figure.text(0.5, 0.005, caption(suite, some), ha="center", va="bottom", fontsize=7.5, wrap=True)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
