@@ -168,7 +168,7 @@ class LearnerSettings(Section):
     target_interval: Positive = 250
     """Updates between copies of the network into the target network."""
     average_updates: Positive | None = None
-    """Judge, keep as best and freeze the running average of the weights over about this many updates (Polyak and
+    """Judge and keep as best the running average of the weights over about this many updates (Polyak and
     Juditsky 1992): steadier than the newest weights, with which the agent explores and learns. None: the newest."""
     loss: Literal["huber", "mse"] = "huber"
     """Loss on the TD error of the mean; huber has its corner at 1 (Mnih et al. 2015). Quantiles always take huber."""

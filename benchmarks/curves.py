@@ -83,21 +83,26 @@ def ratios(cells: Cells) -> dict[str, Any]:
             answer[other] = {
                 "seeds": [a["seed"] for a, _ in pairs],
                 "equal_frames": [_ratio(a["final"]["mean"], b["final"]["mean"]) for a, b in pairs],
-                "equal_seconds": [equal_seconds(a["curve"], b["curve"]) for a, b in pairs],
+                "equal_seconds": [equal_seconds(a["curve"], b["curve"], clock(a)) for a, b in pairs],
             }
     return answer
 
 
-def equal_seconds(ours: Sequence[dict], theirs: Sequence[dict]) -> list[list[float | None]]:
+def clock(run: dict[str, Any]) -> str:
+    """Return which of a row's seconds count: those of the process on the CPU, those of the wall with a GPU."""
+    return "cpu_s" if run["device"] == "cpu" else "wall_s"
+
+
+def equal_seconds(ours: Sequence[dict], theirs: Sequence[dict], seconds: str) -> list[list[float | None]]:
     """Return [seconds, score of ours / score of theirs] at four equal shares of the seconds that both have trained."""
-    end = min(ours[-1]["cpu_s"], theirs[-1]["cpu_s"])
+    end = min(ours[-1][seconds], theirs[-1][seconds])
     shares = [end * part / 4 for part in range(1, 5)]
-    return [[round(at, 1), _ratio(_score_at(ours, at), _score_at(theirs, at))] for at in shares]
+    return [[round(at, 1), _ratio(_score_at(ours, at, seconds), _score_at(theirs, at, seconds))] for at in shares]
 
 
-def _score_at(curve: Sequence[dict], seconds: float) -> float:
-    """Return the mean of the last three evaluations that were made within `seconds`; one alone is too noisy."""
-    scores = [row["mean"] for row in curve if row["cpu_s"] <= seconds + 1e-9]
+def _score_at(curve: Sequence[dict], at: float, seconds: str) -> float:
+    """Return the mean of the last three evaluations that were made within `at` seconds; one alone is too noisy."""
+    scores = [row["mean"] for row in curve if row[seconds] <= at + 1e-9]
     return float(np.mean(scores[-3:])) if scores else 0.0
 
 
@@ -130,7 +135,7 @@ def draw(suite: Suite, game: str, cells: Cells, path: Path) -> None:
     some = next(run for runs in cells.values() for run in runs)
     axes: list[tuple[str, Callable[[dict], float]]] = [
         ("environment frames", lambda row: row["steps"] * some["frames_per_step"]),
-        ("seconds of training", lambda row: row["cpu_s" if some["device"] == "cpu" else "wall_s"]),
+        ("seconds of training", lambda row: row[clock(some)]),
     ]
     figure, plots = plt.subplots(1, 2, figsize=(11, 5.2), sharey=True)
     for plot, (label, x_of) in zip(plots, axes, strict=True):

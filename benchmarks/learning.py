@@ -67,13 +67,12 @@ class Cell:
     def train(self, deadline: Deadline) -> bool:
         """Train from where it stands; return whether it was finished. When `deadline` is over it is saved open."""
         stock_algorithm = self.settings.algo != "icebox"
-        torch.set_num_threads(1)
         session: Any = (
             StockSession(self.game, self.settings, num_games=1)
             if stock_algorithm
             else Session(self.game, self.settings)
         )
-        torch.set_num_threads(1)  # the session chose by itself
+        torch.set_num_threads(1)  # whatever the session chose
         try:
             if checkpoint.numbers(self.folder):
                 self._load(session)
