@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import short_runs
 
-from agent.cli import demo
+from agent.cli import demo, freeze
 from agent.cli.main import main
+from agent.freeze import artefact
 from agent.telemetry.run_folder import RunFolder, find
 
 
@@ -33,8 +34,11 @@ def test_verdicts(mean: float, words: str) -> None:
 
 
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It trains, judges, says the score in plain words and where the run lies, and names commands that can be typed."""
+    """It trains, judges and freezes, says the score in plain words and where all lies, and names commands to type."""
     monkeypatch.setattr(demo, "load_settings", lambda game: short_runs.settings())
+    monkeypatch.setattr(freeze, "STATES", 400)
+    monkeypatch.setattr("agent.freeze.gate.TURNS", 5)
+    monkeypatch.setattr(demo, "FROZEN", {"episodes": 4, "most_episodes": 4, "margin": 9.0})
     monkeypatch.setattr(demo, "EPISODES", 6)
     monkeypatch.setenv("ICEBOX_COMMAND", "./icebox")
     assert main(["demo", "--steps", "400", "--seed", "2", "--runs-dir", str(tmp_path / "my runs"), "--json"]) == 0
@@ -50,7 +54,12 @@ def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert lines[1] == demo.verdict(result["mean"])
     assert f"The run lies in {folder.path}:" in out
     todo = lines[lines.index("What next:") + 1 :]
-    assert [line.split()[:2] for line in todo] == [["./icebox", verb] for verb in ("board", "resume", "train", "games")]
+    verbs = ("play", "verify", "board", "resume", "train", "games")
+    assert [line.split()[:2] for line in todo] == [["./icebox", verb] for verb in verbs]
+    frozen = artefact.read(folder.path / "frozen").card
+    assert result["frozen"]["gate"] == frozen.gate and frozen.refused is None
+    for row in ("precision", "the C needs", "same choice", "score", "one decision, frozen, c", "One episode of the frozen"):
+        assert any(line.startswith(row) for line in lines), row
     assert f"  ./icebox resume '{folder.path}' --steps 800  " in out
 
 

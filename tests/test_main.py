@@ -58,11 +58,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "icebox: unknown verb 'trian'. Did you mean 'train'?\n"),
         (
             ["qqq"],
-            "icebox: unknown verb 'qqq'. The verbs are train, resume, eval, demo, runs, games, board, doctor.\n",
+            "icebox: unknown verb 'qqq'. The verbs are train, resume, eval, freeze, verify, play, demo, runs, games, board, doctor.\n",
         ),
         (
             ["--steps"],
-            "icebox: unknown flag '--steps'. The verbs are train, resume, eval, demo, runs, games, board, doctor.\n",
+            "icebox: unknown flag '--steps'. The verbs are train, resume, eval, freeze, verify, play, demo, runs, games, board, doctor.\n",
         ),
         (["runs", "--jsn"], "icebox: unknown flag --jsn. Did you mean --json? 'icebox runs --help' lists all flags.\n"),
         (["runs", "--runs-dir"], "icebox: --runs-dir needs a value. 'icebox runs --help' lists all flags.\n"),

@@ -1,4 +1,4 @@
-"""icebox demo: train an agent on Lunar Lander from nothing, judge it, and say in plain words how good it is."""
+"""icebox demo: train an agent on Lunar Lander from nothing, judge it, freeze it, and say in plain words how good it is."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
+from agent.cli import freeze, freeze_report, play
 from agent.cli.evaluate import SEED, judge
 from agent.cli.settings import TrainArguments, load_settings
+from agent.cli.source import load_source
 from agent.cli.tables import print_json
 from agent.cli.train import shown_path, train
 from agent.cli.words import command
 
 GAME = "lunar-lander"
 EPISODES = 100
+FROZEN: dict[str, Any] = {}  # flags of `icebox freeze` that differ from its defaults
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train an agent on Lunar Lander, then play 100 unseen episodes with it. Takes a few minutes on a laptop's CPU."""
+    """Train an agent on Lunar Lander, play 100 unseen episodes with it, and freeze it into a policy that needs no torch.
+
+    Takes a few minutes on a laptop's CPU.
+    """
 
     seed: int = 0
     """The one seed of the run."""
@@ -34,7 +41,7 @@ class Arguments:
 
 
 def run(arguments: Arguments) -> int:
-    """Run the demo; return 0, or 130 after Ctrl-C."""
+    """Run the demo; return 0, 130 after Ctrl-C, or 3 when the frozen policy does not play as well as the live one."""
     settings = load_settings(GAME)
     steps = settings.steps if arguments.steps is None else arguments.steps
     if arguments.seed < 0:
@@ -62,8 +69,11 @@ def run(arguments: Arguments) -> int:
     print(verdict(result["mean"]))
     print(f"The worst of the {EPISODES} scored {result['min']:.0f}, the best {result['max']:.0f}.")
     print(f"The run lies in {where}: weights, replay, logs, settings.\n")
-    print("What next:")
+    artefact, code, report = frozen(folder.path, arguments)
+    print("\nWhat next:")
     todo = {
+        command("play", artefact, "--episodes", 10): "play more episodes with the frozen policy",
+        command("verify", artefact): "repeat its proof",
         command("board", where): "look at its learning curves",
         command("resume", where, "--steps", 2 * steps): "let it go on learning",
         command("train", "cartpole"): "teach it another game",
@@ -72,8 +82,26 @@ def run(arguments: Arguments) -> int:
     width = max(map(len, todo))
     print("\n".join(f"  {line:<{width}}  {why}" for line, why in todo.items()))
     if arguments.json:
-        print_json(result)
-    return 0
+        print_json(result | {"frozen": report})
+    return code
+
+
+def frozen(run_folder: Path, arguments: Arguments) -> tuple[Path, int, dict[str, Any]]:
+    """Freeze the run's agent beside it, print the proof and one episode; return the artefact, exit code and report."""
+    print(
+        "Now it is frozen: folded, rounded to 8-bit integers, written as ONNX and as C, and played against the live agent"
+        " in the same episodes.\n",
+        file=sys.stderr,
+    )
+    asked = freeze.Arguments(source=str(run_folder), out=run_folder / "frozen", runs_dir=arguments.runs_dir, **FROZEN)
+    source = load_source(asked.source, asked.runs_dir, None, asked.weights)
+    artefact, card, measured = freeze.freeze(source, asked)
+    where = Path(shown_path(artefact))
+    print(freeze_report.table(card, measured, artefact))
+    if card.refused is None:
+        print("\nOne episode of the frozen policy:")
+        play.run(play.Arguments(artefact=artefact))
+    return where, 0 if card.refused is None else freeze.REFUSED, card.model_dump(mode="json")
 
 
 def verdict(mean: float) -> str:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 
-from agent import checkpoint
-from agent.cli.record import load_checkpoint
-from agent.cli.session import Act, Judge, evaluating, family_settings, make_network, pick_device, set_threads
-from agent.cli.stock_session import StockSession
+from agent.cli.kept import kept_network, kept_session, kept_weights, settings_here
+from agent.cli.session import Act, Judge, evaluating, family_settings, pick_device
 from agent.cli.tables import print_json
 from agent.cli.train import shown_path
-from agent.cli.words import complain
 from agent.config import Settings
 from agent.telemetry.run_folder import RunFolder, find
 from agent.telemetry.statistics import bootstrap_ci, iqm
@@ -68,7 +64,7 @@ def run(arguments: Arguments) -> int:
 
 def judge(folder: RunFolder, episodes: int, seed: int, weights: str = "best") -> dict[str, Any]:
     """Return the scores of `episodes` unseen episodes of the run in `folder`, ready for JSON."""
-    settings = _here(folder.settings())
+    settings = settings_here(folder)
     act, steps, described, close = _policy(folder, settings, seed, weights)
     judging = Judge(folder.game, settings)
     shown = sys.stderr.isatty()
@@ -107,55 +103,19 @@ def judge(folder: RunFolder, episodes: int, seed: int, weights: str = "best") ->
     }
 
 
-def _here(settings: Settings) -> Settings:
-    """Return the settings as far as this machine has what they ask for: a run from a GPU is judged on any machine."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        return settings.model_copy(update={"device": "cpu"})
-    return settings
-
-
 def _policy(
     folder: RunFolder, settings: Settings, seed: int, which: str
 ) -> tuple[Act, int, str, Callable[[], None]]:
     """Return how the run's agent plays, the steps it had learned for, what its weights are, and how to close it."""
-    kept, described = _weights(folder, which)
+    kept, described = kept_weights(folder, which)
     steps = int(kept["steps"])
     if settings.algo == "icebox":
         seen = spec(folder.game, **family_settings(settings))
         device = pick_device(settings.device)
-        set_threads(settings, seen)
-        network = make_network(seen, settings, device)
-        try:
-            network.load_state_dict(kept["network"])
-        except RuntimeError:
-            raise ValueError(
-                f"the weights of {folder.path} do not fit its config.yaml (network, or the game's shapes): was it edited?"
-            ) from None
+        network = kept_network(folder, settings, seen, kept, device)
         return evaluating(network, settings, seen.num_actions, seed, device), steps, described, lambda: None
-    session = StockSession(folder.game, settings.model_copy(update={"steps": 1}), num_games=1)  # no replay to speak of
-    session.algorithm.policy.load_state_dict(kept["policy"])
+    session = kept_session(folder, settings, kept)
     return session.act(seed), steps, described, session.close
-
-
-def _weights(folder: RunFolder, which: str) -> tuple[Mapping[str, Any], str]:
-    best = folder.path / "best"
-    if which == "best" and checkpoint.numbers(best):
-        try:
-            tree = checkpoint.load_newest(best).tree
-        except FileNotFoundError as error:
-            complain(f"{error} The last weights are taken instead of the best.")
-        else:
-            score = f"the best evaluation during training ({tree['mean']:.1f} over {tree['episodes']} episodes)"
-            return tree["weights"], f"after {tree['steps']:,} steps, {score}"
-    tree, skipped = load_checkpoint(folder)
-    for sentence in skipped:
-        complain(sentence)
-    agent, steps = tree["agent"], tree["steps"]
-    if "learner" in agent:
-        weights = {"network": agent["learner"].get("average", agent["learner"]["network"])}
-    else:
-        weights = {"policy": agent["modules"]["policy"]}
-    return {**weights, "steps": steps}, f"after {steps:,} steps, the last"
 
 
 def protocol(seen: GameSpec, settings: Settings) -> str:

@@ -23,7 +23,10 @@ VERBS = {
     "train": Verb("train", "GAME", "train an agent while it plays"),
     "resume": Verb("resume", "RUN", "go on with a stopped run, exactly where it was saved"),
     "eval": Verb("evaluate", "RUN", "play unseen games with a trained agent and report its score"),
-    "demo": Verb("demo", "", "train and judge an agent on Lunar Lander, from nothing"),
+    "freeze": Verb("freeze", "RUN|ZIP", "make a small, fast policy that only acts, and prove that it still plays"),
+    "verify": Verb("verify", "ARTEFACT", "repeat that proof for a frozen policy"),
+    "play": Verb("play", "ARTEFACT", "play episodes with a frozen policy"),
+    "demo": Verb("demo", "", "train, judge and freeze an agent on Lunar Lander, from nothing"),
     "runs": Verb("runs", "", "list the runs"),
     "games": Verb("games", "[FILTER]", "list the games"),
     "board": Verb("board", "[RUN]", "open TensorBoard on this machine"),
@@ -83,7 +86,8 @@ Icebox trains, plays and freezes game-playing agents on one machine.
 
 {verbs}
 
-RUN is a run folder, 'latest' or 'GAME/latest'. '{icebox} VERB --help' shows every flag.
+RUN is a run folder, 'latest' or 'GAME/latest'; ZIP a policy that stable-baselines3 saved; ARTEFACT a folder that freeze
+wrote. '{icebox} VERB --help' shows every flag.
 
 Examples:
   {icebox} train lunar-lander

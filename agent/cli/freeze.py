@@ -1,0 +1,208 @@
+"""icebox freeze RUN: make a policy that only acts, small and fast, and prove that it still plays."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from agent.cli import freeze_report
+from agent.cli.artefacts import OWNER, emit, memory_of
+from agent.cli.session import make_games
+from agent.cli.source import Source, load_source
+from agent.cli.tables import print_json
+from agent.cli.words import complain
+from agent.freeze import artefact
+from agent.freeze.artefact import Artefact
+from agent.freeze.board import INSTALL, missing_tools, run_on_board
+from agent.freeze.card import Card
+from agent.freeze.frozen_policy import FrozenPolicy
+from agent.freeze.gate import Act, agreement, visited
+from agent.freeze.player import Golden, Player
+from agent.freeze.search import Bits, Trial, Wanted, fewer_bits, smaller
+from agent.seeding import seed_for
+
+CANDIDATE = Bits("candidate", 8)
+REFUSED = 3  # the exit code when the gate failed
+GOLDEN = 100  # states whose outputs travel with the artefact
+STATES = 10_000  # to calibrate on, and as many others to compare choices on
+EPSILON = 0.02  # of the actions while states to calibrate on are collected
+GAMES, GAMES_LARGE, LARGE = 100, 25, 10_000  # at once; fewer where an observation has more entries than LARGE
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Freeze the agent of RUN: fold, prune, quantize, write ONNX and C, and judge it against the live policy.
+
+    Exit code 3 when the frozen policy does not play as well as the live one; the artefact is then marked as refused.
+    """
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|ZIP")]
+    """A run folder, 'latest', 'GAME/latest', or a stable-baselines3 zip."""
+    out: Path | None = None
+    """Folder of the artefact; default: frozen/GAME-NAME-PRECISION."""
+    target: str = "onnx,c"
+    """What to write: onnx, c, or both with a comma."""
+    precision: Wanted = "auto"
+    """auto: 8-bit integers, and 16 bits where the gate fails otherwise."""
+    prune: str = "none"
+    """none; auto: as much as the gate allows; or the share of multiply-accumulates to remove, as 0.5."""
+    distil_steps: int = 3000
+    """Updates with which a pruned policy learns from the live one; 0: none."""
+    board: Literal["none", "cortex-m4", "cortex-m55"] = "none"
+    """Also compile for this microcontroller and run there (in QEMU)."""
+    game: str | None = None
+    """The game of a zip, where its file name does not say it."""
+    weights: Literal["best", "last"] = "best"
+    """Of a run: those of its best evaluation, or the newest checkpoint's."""
+    margin: float = 0.05
+    """How much of the live policy's score may be lost: the 95% interval of the difference must not reach below it."""
+    episodes: int = 100
+    """Paired episodes, at least."""
+    most_episodes: int = 1600
+    """Paired episodes, at most; they are doubled while the interval is too wide to tell."""
+    seed: int = 0
+    """Seed of the states and of the paired episodes."""
+    runs_dir: Path = Path("runs")
+    """Where runs are kept."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object last."""
+
+
+def run(arguments: Arguments) -> int:
+    """Freeze as the arguments say and print the report; return 0, or 3 when the gate failed."""
+    checked(arguments)
+    if arguments.out is not None:
+        artefact.require_replaceable(arguments.out)  # before minutes of work
+    source = load_source(arguments.source, arguments.runs_dir, arguments.game, arguments.weights)
+    for note in source.notes:
+        complain(note)
+    folder, card, measured = freeze(source, arguments)
+    print(freeze_report.table(card, measured, folder))
+    if arguments.json:
+        print_json({"artefact": str(folder), "card": card.model_dump(mode="json"), "measured": measured})
+    return 0 if card.refused is None else REFUSED
+
+
+def checked(arguments: Arguments) -> None:
+    """Raise ValueError for a flag that cannot be obeyed."""
+    targets = arguments.target.split(",")
+    if not set(targets) <= {"onnx", "c"}:
+        raise ValueError(f"--target: must be onnx, c or onnx,c, got '{arguments.target}'.")
+    if arguments.board != "none" and "c" not in targets:
+        raise ValueError("--board needs the C file: --target c or onnx,c.")
+    if arguments.board != "none" and (missing := missing_tools()):
+        raise ValueError(f"--board {arguments.board} needs {' and '.join(missing)}: {INSTALL}.")
+    share_of(arguments.prune)
+    for name, least in (("episodes", 2), ("most_episodes", arguments.episodes), ("distil_steps", 0), ("seed", 0)):
+        if getattr(arguments, name) < least:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag}: must be a whole number, at least {least}, got {getattr(arguments, name)}.")
+    if not 0 <= arguments.margin < 10:
+        raise ValueError(f"--margin: must be a share of the score, as 0.05, got {arguments.margin}.")
+
+
+def share_of(prune: str) -> float | Literal["auto", "none"]:
+    """Return what --prune means; ValueError when it means nothing."""
+    if prune == "auto":
+        return "auto"
+    if prune == "none":
+        return "none"
+    try:
+        share = float(prune)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ValueError(f"--prune: must be auto, none or a share between 0 and 1 such as 0.5, got '{prune}'.")
+    return share
+
+
+def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, Any]]:
+    """Return the artefact's folder, its card, and what was measured on this machine's clock."""
+    started = time.monotonic()
+
+    def say(sentence: str) -> None:
+        print(f"{time.monotonic() - started:6.1f} s  {sentence}", file=sys.stderr, flush=True)
+
+    large = math.prod(source.spec.observation_shape) > LARGE
+    games = make_games(source.game, source.settings, min(GAMES_LARGE if large else GAMES, arguments.episodes), owner=OWNER)
+    try:
+        say(f"collecting {2 * STATES:,} states that the live policy visits in {source.game}")
+        actions = source.spec.num_actions
+        trial = Trial(
+            live=source.outputs,
+            live_act=source.act,
+            games=games,
+            states=visited(
+                games, source.act, STATES, seed_for(arguments.seed, "calibration"), epsilon=EPSILON * (actions > 0),
+                num_actions=actions,
+            ),
+            fresh=visited(games, source.act, STATES, seed_for(arguments.seed, "agreement")),
+            seed=seed_for(arguments.seed, "paired episodes"),
+            margin=arguments.margin,
+            episodes=arguments.episodes,
+            most=arguments.most_episodes,
+            say=say,
+        )  # fmt: skip
+        trial.acting = lambda policy: compiled(source, trial, policy)
+        trial.note("stripped and folded", FrozenPolicy(source.graph), gate=False)
+        small = smaller(source.graph, trial, share_of(arguments.prune), arguments.distil_steps)
+        policy, bits = fewer_bits(small, trial, arguments.precision)
+        folder = arguments.out or Path("frozen") / freeze_report.folder_name(source.game, source.name, bits.name)
+        say("writing the artefact, and playing it against the live policy")
+        return folder, *_written(source, arguments, trial, policy, bits, folder)
+    finally:
+        games.close()
+
+
+def _written(
+    source: Source, arguments: Arguments, trial: Trial, policy: FrozenPolicy, bits: Bits, folder: Path
+) -> tuple[Card, dict[str, Any]]:
+    """Write the artefact, judge what lies there, and write the verdict into it; return its card and the timings."""
+    targets = arguments.target.split(",")
+    made = _artefact(source, trial, policy, bits, targets)
+    artefact.write(folder, made)
+    player = Player(folder)
+    raw, actions = player.outputs(trial.fresh), player.act(trial.fresh)
+    choices = agreement(trial.fresh_outputs, policy.outputs(raw), policy.head, trial.fresh_actions, actions)
+    made = replace(made, card=freeze_report.judged(made.card, trial, choices, trial.gate(player.act)))
+    artefact.write(folder, made)
+    measured = freeze_report.measure(source, folder, trial.fresh, targets)
+    if arguments.board != "none":
+        measured["board"] = on_board(made.emitted, arguments.board, made.golden)
+    artefact.write_measured(folder, measured)
+    return made.card, measured
+
+
+def _artefact(source: Source, trial: Trial, policy: FrozenPolicy, bits: Bits, targets: list[str]) -> Artefact:
+    """Return the artefact of a policy, not yet judged."""
+    states = trial.fresh[np.linspace(0, len(trial.fresh) - 1, GOLDEN).astype(int)]
+    raw = policy.raw(states)
+    golden, stack = Golden(states, raw, policy.decide(raw)), source.spec.stack
+    files = emit(policy, targets, golden, stack=stack, title=source.name)
+    card = freeze_report.card(source, policy, bits, trial, files, memory_of(policy, targets, stack))
+    return Artefact(card, graph=policy.graph, golden=golden, emitted=files, integer=policy.integer, live=source.graph)
+
+
+def compiled(source: Source, trial: Trial, policy: FrozenPolicy) -> Act:
+    """Return how a candidate acts, as fast as its runtimes are: an artefact of it in a folder that is gone again."""
+    with tempfile.TemporaryDirectory(prefix="icebox-") as scratch:
+        folder = Path(scratch) / "candidate"
+        artefact.write(folder, _artefact(source, trial, policy, CANDIDATE, ["onnx", "c"]))
+        return Player(folder).act
+
+
+def on_board(files: Mapping[str, bytes], board: str, golden: Golden) -> dict[str, Any]:
+    """Return what the policy takes of a microcontroller, and on how many golden states it gives other outputs there."""
+    report = run_on_board(files, board, golden.observation)
+    slack = 0.0 if golden.output.dtype == np.int32 else 1e-5 * max(1.0, float(np.abs(golden.output).max()))
+    other = (np.abs(report.outputs.astype(np.float64) - golden.output) > slack).any(axis=1)
+    return report.figures() | {"states": len(other), "other_outputs": int(other.sum())}

@@ -1,0 +1,1 @@
+"""What a frozen policy is written as: ONNX and C."""

@@ -1,0 +1,5 @@
+static inline float policy_@kind@(float v)
+{
+    return @expression@;
+}
+

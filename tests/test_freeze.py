@@ -1,0 +1,132 @@
+"""Tests of agent/cli/freeze.py: from a run to an artefact that is proven, refused when it does not play, and repeatable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import short_runs
+
+from agent.cli import freeze
+from agent.cli.main import main
+from agent.freeze import artefact
+from agent.freeze.player import Player
+from agent.telemetry.run_folder import RunFolder
+
+QUICK = ("--episodes", "8", "--most-episodes", "8", "--distil-steps", "20")
+
+
+@pytest.fixture(autouse=True)
+def few_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of states instead of ten thousand, and blinks of an eye for every timing."""
+    monkeypatch.setattr(freeze, "STATES", 400)
+    monkeypatch.setattr("agent.freeze.gate.TURNS", 50)
+    real = freeze.freeze_report.latencies
+    monkeypatch.setattr(freeze.freeze_report, "latencies", lambda *arguments: real(*arguments, seconds=0.05))
+    monkeypatch.setattr(freeze.freeze_report, "BATCHES", (1,))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A short run of our agent on CartPole."""
+    return short_runs.train(tmp_path_factory.mktemp("freeze") / "runs", "cartpole", "--quiet")[1]
+
+
+def frozen(folder: RunFolder, out: Path, *flags: str) -> int:
+    """Freeze the run into `out`; return the exit code."""
+    return main(["freeze", str(folder.path), "--out", str(out), *QUICK, *flags])
+
+
+def test_float32_plays_as_the_live_policy(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every file is there, the last line is one JSON object, and the score is the live one's in every paired episode."""
+    assert frozen(folder, tmp_path / "out", "--precision", "float32", "--json") == 0
+    out = capsys.readouterr().out
+    said = json.loads(out.splitlines()[-1])
+    scores = said["card"]["gate"]["scores"]
+    assert scores["episodes"] == 8 and abs(scores["difference"]) < 1e-6
+    assert said["card"]["gate"]["choices"]["agree"] > 0.99
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "MANIFEST.json", "README.md", "golden.npz", "measured.json", "policy.c", "policy.h", "policy.json", "policy.onnx",
+        "policy.safetensors",
+    }  # fmt: skip
+    made = artefact.read(tmp_path / "out")
+    assert made.card.refused is None and made.card.game == "cartpole" and made.card.precision.name == "float32"
+    assert "It plays as before" in out and "one decision, live, stable-baselines3 predict" in out
+
+
+def test_freezing_twice_gives_the_same_bytes(folder: RunFolder, tmp_path: Path) -> None:
+    """Two freezings of one run differ in nothing but the timings, which no digest covers."""
+    for name in ("one", "two"):
+        assert frozen(folder, tmp_path / name, "--precision", "int8", "--prune", "0.3", "--margin", "9") in (0, 3)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir() if path.name != "measured.json")
+    assert len(names) == 8
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_a_failed_gate_exits_3_and_marks_the_artefact(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When the frozen policy scores less, the artefact says so in every place and the player will not take it."""
+    real = freeze.Trial.gate
+
+    def worse(self: Any, act: Any) -> Any:
+        return real(self, lambda observation: 1 - act(observation))  # the other action: CartPole falls at once
+
+    monkeypatch.setattr(freeze.Trial, "gate", worse)
+    assert frozen(folder, tmp_path / "out", "--precision", "float32", "--margin", "0") in (0, 3)
+    card = artefact.read(tmp_path / "out").card
+    if card.refused is None:
+        pytest.skip("the untrained policy is no better than its opposite")
+    assert "REFUSED" in capsys.readouterr().out
+    assert "**Refused" in (tmp_path / "out" / "README.md").read_text().splitlines()[0]
+    with pytest.raises(ValueError, match="refused"):
+        Player(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--target", "tflite"), "--target"),
+        (("--target", "onnx", "--board", "cortex-m4"), "--board needs the C file"),
+        (("--prune", "most"), "--prune"),
+        (("--prune", "1.5"), "--prune"),
+        (("--margin", "-1"), "--margin"),
+        (("--episodes", "1"), "--episodes"),
+        (("--seed", "-1"), "--seed"),
+        (("--most-episodes", "4"), "--most-episodes"),
+    ],
+)
+def test_bad_flags_are_named(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], said: str
+) -> None:
+    """Each is answered with its name and exit code 2 before anything is played or written."""
+    assert frozen(folder, tmp_path / "out", *flags) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_what_is_no_artefact_is_never_replaced(folder: RunFolder, tmp_path: Path) -> None:
+    """A folder with somebody's files is left alone; this is found before minutes of work."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("dear")
+    assert frozen(folder, tmp_path / "mine", "--precision", "float32") == 2
+    assert (tmp_path / "mine" / "diary.txt").read_text() == "dear"
+
+
+def test_a_live_network_is_left_as_it_is(folder: RunFolder, tmp_path: Path) -> None:
+    """Freezing reads a run: not a byte of it changes."""
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    frozen(folder, tmp_path / "out", "--precision", "float32")
+    assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_the_states_are_those_of_the_live_policy(folder: RunFolder, tmp_path: Path) -> None:
+    """The golden states of CartPole lie where a pole can stand, and the outputs are those of the reference."""
+    frozen(folder, tmp_path / "out", "--precision", "float32")
+    golden = artefact.read(tmp_path / "out").golden
+    assert golden.observation.shape == (100, 4) and np.abs(golden.observation[:, 2]).max() < 0.5

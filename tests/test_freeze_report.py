@@ -1,0 +1,55 @@
+"""Tests of agent/cli/freeze_report.py: names, reasons and what a newcomer reads; the whole table is in test_freeze.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.cli.freeze_report import folder_name, reason, table
+from agent.freeze.card import Card, Observation, Precision
+from agent.freeze.gate import compare
+
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("20260101-000000_s0", "atari-pong-20260101-000000_s0-int8"),
+        ('"; system("x"); //', "atari-pong-system-x-int8"),
+        ("../../etc", "atari-pong-..-..-etc-int8"),
+        ("ä b\n", "atari-pong-b-int8"),
+    ],
+)
+def test_folder_names_fit_any_file_system(name: str, folder: str) -> None:
+    """No name from outside brings a separator, a blank or a quote into a path."""
+    assert folder_name("atari/pong", name, "int8, int16 in 1 of 3 layers") == folder
+
+
+def test_the_reason_has_every_figure() -> None:
+    """Who is refused reads both scores, the interval and the margin."""
+    text = reason(compare(np.full(100, 200.0), np.full(100, 150.0), 0.05))
+    for part in ("100 paired episodes", "150.0", "200.0", "-50.0", "-10.0"):
+        assert part in text
+
+
+@pytest.mark.parametrize(("agree", "words"), [(0.97, "plays as before"), (0.8, "though it plays otherwise")])
+def test_another_play_with_the_same_score_is_said(agree: float, words: str, tmp_path: Path) -> None:
+    """A policy that passes by its score but often chooses otherwise is not called the same; a refused one neither."""
+    choices = {"states": 10, "agree": agree, "ties": 0, "largest_difference": 1.0, "regret": 0.1, "within": 0.0}
+    scores = compare(np.full(100, 200.0), np.full(100, 199.0), 0.05)
+    card = Card(
+        game="lunar-lander", algorithm="DQN", source={"name": "run", "weights": "the last"},
+        observation=Observation(layout="features", low=None, high=None, stack=1, frame_skip=1, preprocessing="None."),
+        action_names=["left", "right"], precision=Precision(name="int8", weight_bits=8, activation_bits=8, wide=[]),
+        macs=50, sizes={"weights": 60}, arena_bytes=None, score=None,
+        gate={"choices": choices, "scores": scores.figures()}, passes=[{"macs": 100, "weight_bytes": 400}], refused=None,
+        versions={},
+    )  # fmt: skip
+    measured = {"latency": {"frozen, onnx": {"p50_us": 2.0, "p99_us": 3.0}, "live, torch": {"p50_us": 50.0, "p99_us": 60.0}}}
+    measured |= {"runtime": "onnx", "energy_uj_per_decision": "not measured"}
+    text = table(card, measured, tmp_path)
+    assert words in text and "25 times the frozen policy's" in text and "50, before 100 (50%)" in text
+    refused = table(card.model_copy(update={"refused": "it lost"}), measured, tmp_path)
+    assert "REFUSED: it lost" in refused and words not in refused

@@ -1,0 +1,61 @@
+"""Tests of agent/cli/source.py: what can be frozen, which game it plays, and that its graph is its live policy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import short_runs
+
+from agent.cli.source import load_source
+from agent.freeze.graph import decide, run
+
+ZOO = Path(__file__).parents[2] / "shared" / "sb3-zoo"
+needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason="needs the SB3 zoo's policies")
+
+
+def states(source, count: int = 50) -> np.ndarray:
+    """Random observations of the source's game."""
+    return np.random.default_rng(0).normal(size=(count, *source.spec.observation_shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize("algo", ["icebox", "ppo", "dqn-sb3"])
+def test_the_graph_of_a_run_is_its_live_policy(tmp_path: Path, algo: str) -> None:
+    """The run of our agent and of stable-baselines3's algorithms: graph and live network give the same outputs."""
+    folder = short_runs.train(tmp_path / "runs", "cartpole", "--quiet", "--algo", algo)[1]
+    source = load_source(str(folder.path), tmp_path, None, "last")
+    observation = states(source)
+    np.testing.assert_allclose(run(source.graph, observation), source.outputs(observation), rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(source.act(observation), decide(source.graph.head, source.outputs(observation)))
+    assert source.game == "cartpole" and source.described.endswith("the last")
+
+
+@needs_zoo
+@pytest.mark.parametrize(
+    ("name", "game", "algorithm"),
+    [("dqn-LunarLander-v2", "lunar-lander", "DQN"), ("sac-Pendulum-v1", "gym:Pendulum-v1", "SAC")],
+)
+def test_a_zip_says_its_game_by_its_name(name: str, game: str, algorithm: str) -> None:
+    """The game is read off the file's name, newest version first, and this is said."""
+    source = load_source(str(ZOO / f"{name}.zip"), Path("runs"), None, "best")
+    assert (source.game, source.algorithm) == (game, algorithm)
+    assert any(game in note for note in source.notes)
+
+
+@needs_zoo
+def test_what_cannot_be_frozen_is_named(tmp_path: Path) -> None:
+    """A zip without a game, one for another game, one that is not there, and --game for a run are refused."""
+    shutil.copy(ZOO / "dqn-CartPole-v1.zip", tmp_path / "agent.zip")
+    for arguments, match in [
+        ((str(tmp_path / "agent.zip"), tmp_path, None, "best"), "--game"),
+        ((str(tmp_path / "agent.zip"), tmp_path, "lunar-lander", "best"), "takes observations"),
+        ((str(tmp_path / "agent.zip"), tmp_path, "gym:Pendulum-v1", "best"), "takes observations"),
+        ((str(tmp_path / "none.zip"), tmp_path, None, "best"), "does not exist"),
+        (("latest", tmp_path, "cartpole", "best"), "--game is for zips"),
+    ]:
+        with pytest.raises((ValueError, FileNotFoundError), match=match):
+            load_source(*arguments)
+    source = load_source(str(tmp_path / "agent.zip"), tmp_path, "cartpole", "best")
+    assert source.spec.num_actions == 2
