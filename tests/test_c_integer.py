@@ -207,6 +207,7 @@ def test_what_does_not_fit_is_refused() -> None:
         ((wide, head), "64 bits"),
         ((IntTable(np.zeros(255, np.int16)), dense, head), "255 entries"),
         ((dense, head, head), "last layer"),
+        ((Quantize(*(np.zeros(4, np.int16),) * 3), dense, head), "starts with Quantize"),
     ):
         with pytest.raises(ValueError, match=words):
             broken = replace(graph, layers=layers)

@@ -61,8 +61,9 @@ def test_wheel_holds_the_packages_and_configs_only(wheel: Path) -> None:
         licence = [name for name in archive.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
     modules = {str(path.relative_to(ROOT)) for room in ("agent", "envs") for path in (ROOT / room).rglob("*.py")}
     configs = {f"agent/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
-    assert modules and configs and licence
-    assert modules | configs <= names
+    sources = {str(path.relative_to(ROOT)) for end in ("c", "ld") for path in (ROOT / "agent").rglob(f"*.{end}")}
+    assert modules and configs and licence and sources
+    assert modules | configs | sources <= names
     assert {name.split("/")[0] for name in names} == {"agent", "envs"}
     assert not [name for name in names if name.endswith((".pyc", ".pt", ".safetensors")) or "/runs/" in name]
 

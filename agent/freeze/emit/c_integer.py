@@ -54,6 +54,8 @@ def lower(program: Program, layers: Sequence[IntLayer], x: Tensor) -> Tensor:
 def _lower(program: Program, layer: IntLayer, x: Tensor) -> Tensor:
     if x.ctype == "int32_t":
         raise ValueError("Only the last layer of an integer policy may give 32 bits: quantize it again.")
+    if (x.ctype == "float") != isinstance(layer, Quantize):
+        raise ValueError("An integer policy starts with Quantize when its observations are float32, and only then.")
     match layer:
         case Quantize():
             return _quantize(program, layer, x)
@@ -72,7 +74,8 @@ def _lower(program: Program, layer: IntLayer, x: Tensor) -> Tensor:
         case IntRescale():
             bound = x.largest * abs(layer.multiplier)
             product = f"({{wide}})x[i] * {layer.multiplier}"
-            return _each(program, x, _rounded(program, product, bound, layer.shift, layer.low, layer.high), layer)
+            value = _rounded(program, product, bound, layer.shift, layer.low, layer.high)
+            return _each(program, x, value, layer.low, layer.high)
         case IntResidual():
             return _residual(program, layer, interleaved(program, natural(program, x)))
         case IntFractions():
@@ -110,15 +113,8 @@ def _limited(program: Program, value: str, bits: int, low: int, high: int) -> st
     return f"policy_limit_{bits}({value}, {low}, {high})"
 
 
-def _each(
-    program: Program,
-    x: Tensor,
-    value: str,
-    limits: IntRescale | IntResidual | tuple[int, int],
-    **others: Buffer,
-) -> Tensor:
+def _each(program: Program, x: Tensor, value: str, low: int, high: int, **others: Buffer) -> Tensor:
     """Append y[i] = value, the C text of a function of x[i] and of the same entry of other buffers."""
-    low, high = limits if isinstance(limits, tuple) else (limits.low, limits.high)
     y = program.buffer(ctype_of(low, high), x.size)
     buffers = {"x": x.buffer, **others}
     arguments = ", ".join(f"const {buffer.ctype} *{name}" for name, buffer in buffers.items())
@@ -149,10 +145,10 @@ def _table(program: Program, layer: IntTable, x: Tensor) -> Tensor:
     limits = int(layer.table.min()), int(layer.table.max())
     if len(layer.table) == 257:
         program.need("int_interpolate")
-        return _each(program, x, f"policy_interpolate({table}, x[i])", limits)
+        return _each(program, x, f"policy_interpolate({table}, x[i])", *limits)
     if x.low < -127 or x.high + 127 >= len(layer.table):
         raise ValueError(f"A table of {len(layer.table)} entries cannot take integers of {x.low} .. {x.high}.")
-    return _each(program, x, f"{table}[x[i] + 127]", limits)
+    return _each(program, x, f"{table}[x[i] + 127]", *limits)
 
 
 def _norm(program: Program, layer: IntNorm, x: Tensor) -> Tensor:
@@ -187,7 +183,7 @@ def _residual(program: Program, layer: IntResidual, x: Tensor) -> Tensor:
     bound = x.largest * abs(layer.multiplier) + branch.largest * abs(layer.inner)
     total = f"({{wide}})x[i] * {layer.multiplier} + ({{wide}})branch[i] * {layer.inner}"
     value = _rounded(program, total, bound, layer.shift, layer.low, layer.high)
-    return _each(program, x, value, layer, branch=branch.buffer)
+    return _each(program, x, value, layer.low, layer.high, branch=branch.buffer)
 
 
 def _fractions(program: Program, layer: IntFractions, x: Tensor) -> Tensor:
@@ -201,7 +197,7 @@ def _fractions(program: Program, layer: IntFractions, x: Tensor) -> Tensor:
     bound = x.largest * int(np.abs(factors.astype(np.int64)).max())
     value = _rounded(program, "({wide})x[i] * factor[i]", bound, layer.shift, layer.low, layer.high)
     row = Buffer(ctype, x.size, outside=f"{name} + k * {x.size}")
-    inner = lower(program, layer.layers, _each(program, x, value, (layer.low, layer.high), factor=row))
+    inner = lower(program, layer.layers, _each(program, x, value, layer.low, layer.high, factor=row))
     program.need("int_sum", **{"in": inner.ctype})
     program.call(f"policy_add_{inner.ctype}({{x}}, {outputs}, {{sum}});", x=inner.buffer, sum=total)
     # Named once more behind the last call of the loop: the next turn reads it again.
