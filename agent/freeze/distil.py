@@ -15,7 +15,7 @@ from agent.freeze.graph import Continuous, Discrete, Graph
 from agent.freeze.rebuild import LayerModule, Student, from_trained, to_modules
 from agent.seeding import numpy_generator
 
-LEARNING_RATE = 3e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
+LEARNING_RATE = 6e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
 SHIFTS = ("bias", "shift")  # of any size; in the unit of the weights beside them
 HELD_OUT = 10  # every tenth state is only for judging
 JUDGED = 20  # how often on the way
