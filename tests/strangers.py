@@ -19,10 +19,7 @@ from agent.freeze import graph
 from agent.freeze.graph import Continuous, Discrete
 from agent.freeze.sb3_policy import Stranger
 
-ZOO = next(
-    (path for root in Path(__file__).resolve().parents for path in (root / "shared" / "sb3-zoo",) if path.is_dir()),
-    Path("shared/sb3-zoo"),
-)
+ZOO = Path(__file__).parent / "zoo"
 ALGORITHMS = {"A2C": A2C, "DDPG": DDPG, "DQN": DQN, "PPO": PPO, "QR-DQN": QRDQN, "SAC": SAC, "TD3": TD3, "TQC": TQC}
 ALGORITHMS["TRPO"] = TRPO
 OFF_POLICY = (DDPG, DQN, QRDQN, SAC, TD3, TQC)

@@ -97,6 +97,7 @@ def test_never_worse_than_the_start(name: str, monkeypatch: pytest.MonkeyPatch) 
     student = prune(live, STATES, 0.3)
     assert distil(student, STATES, run(live, STATES), steps=20) is student
     assert distil(student, STATES, run(live, STATES), steps=0) is student
+    assert distil(live, STATES, run(live, STATES), steps=20) is live, "nothing is better than perfect"
     assert distil(student, STATES[:1], run(live, STATES[:1]), steps=5) is student, "the one state is held out"
 
 
@@ -106,7 +107,7 @@ def test_judged_where_it_does_not_learn(monkeypatch: pytest.MonkeyPatch) -> None
     learned: set[int] = set()
     score, loss = distillation._score, distillation._loss
 
-    def note_judging(*arguments: object) -> tuple[float, float]:
+    def note_judging(*arguments: object) -> float:
         judged.update(arguments[-1].tolist())
         return score(*arguments)
 

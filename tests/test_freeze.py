@@ -16,7 +16,7 @@ from agent.freeze import artefact
 from agent.freeze.player import Player
 from agent.telemetry.run_folder import RunFolder
 
-ZOO = Path(__file__).parents[2] / "shared" / "sb3-zoo"
+ZOO = Path(__file__).parent / "zoo"
 QUICK = ("--episodes", "8", "--most-episodes", "8", "--distil-steps", "20")
 
 
@@ -133,7 +133,6 @@ def test_the_states_are_those_of_the_live_policy(folder: RunFolder, tmp_path: Pa
     assert golden.observation.shape == (100, 4) and np.abs(golden.observation[:, 2]).max() < 0.5
 
 
-@pytest.mark.skipif(not ZOO.is_dir(), reason="needs the SB3 zoo's policies")
 def test_pruning_too_much_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nine tenths of a good policy taken away without distillation: exit code 3, and the artefact is marked."""
     zip_file = str(ZOO / "dqn-CartPole-v1.zip")

@@ -12,8 +12,7 @@ import short_runs
 from agent.cli.source import load_source
 from agent.freeze.graph import decide, run
 
-ZOO = Path(__file__).parents[2] / "shared" / "sb3-zoo"
-needs_zoo = pytest.mark.skipif(not ZOO.is_dir(), reason="needs the SB3 zoo's policies")
+ZOO = Path(__file__).parent / "zoo"
 
 
 def states(source, count: int = 50) -> np.ndarray:
@@ -32,7 +31,6 @@ def test_the_graph_of_a_run_is_its_live_policy(tmp_path: Path, algo: str) -> Non
     assert source.game == "cartpole" and source.described.endswith("the last")
 
 
-@needs_zoo
 @pytest.mark.parametrize(
     ("name", "game", "algorithm"),
     [("dqn-LunarLander-v2", "lunar-lander", "DQN"), ("sac-Pendulum-v1", "gym:Pendulum-v1", "SAC")],
@@ -44,7 +42,6 @@ def test_a_zip_says_its_game_by_its_name(name: str, game: str, algorithm: str) -
     assert any(game in note for note in source.notes)
 
 
-@needs_zoo
 def test_what_cannot_be_frozen_is_named(tmp_path: Path) -> None:
     """A zip without a game, one for another game, one that is not there, and --game for a run are refused."""
     shutil.copy(ZOO / "dqn-CartPole-v1.zip", tmp_path / "agent.zip")

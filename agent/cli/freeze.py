@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import tempfile
 import time
@@ -82,6 +83,9 @@ def run(arguments: Arguments) -> int:
     checked(arguments)
     if arguments.out is not None:
         artefact.require_replaceable(arguments.out)  # before minutes of work
+        above = next(parent for parent in arguments.out.absolute().parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise ValueError(f"--out {arguments.out}: nothing can be written into {above}.")
     source = load_source(arguments.source, arguments.runs_dir, arguments.game, arguments.weights)
     for note in source.notes:
         complain(note)
@@ -157,7 +161,7 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
         small = smaller(source.graph, trial, share_of(arguments.prune), arguments.distil_steps)
         policy, bits = fewer_bits(small, trial, arguments.precision)
         folder = arguments.out or Path("frozen") / freeze_report.folder_name(source.game, source.name, bits.name)
-        say("writing the artefact, and playing it against the live policy")
+        say("playing what is written, ONNX and C, against the live policy")
         return folder, *_written(source, arguments, trial, policy, bits, folder)
     finally:
         games.close()
@@ -166,14 +170,15 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
 def _written(
     source: Source, arguments: Arguments, trial: Trial, policy: FrozenPolicy, bits: Bits, folder: Path
 ) -> tuple[Card, dict[str, Any]]:
-    """Write the artefact, judge what lies there, and write the verdict into it; return its card and the timings."""
+    """Judge the policy as it is emitted, and write the artefact with the verdict; return its card and the timings."""
     targets = arguments.target.split(",")
     made = _artefact(source, trial, policy, bits, targets)
-    artefact.write(folder, made)
-    player = Player(folder)
-    raw, actions = player.outputs(trial.fresh), player.act(trial.fresh)
-    choices = agreement(trial.fresh_outputs, policy.outputs(raw), policy.head, trial.fresh_actions, actions)
-    made = replace(made, card=freeze_report.judged(made.card, trial, choices, trial.gate(player.act)))
+    with tempfile.TemporaryDirectory(prefix="icebox-") as scratch:  # nothing unjudged is ever left where it could be used
+        artefact.write(Path(scratch) / "candidate", made)
+        player = Player(Path(scratch) / "candidate")
+        raw, actions = player.outputs(trial.fresh), player.act(trial.fresh)
+        choices = agreement(trial.fresh_outputs, policy.outputs(raw), policy.head, trial.fresh_actions, actions)
+        made = replace(made, card=freeze_report.judged(made.card, trial, choices, trial.gate(player.act)))
     artefact.write(folder, made)
     measured = freeze_report.measure(source, folder, trial.fresh, targets)
     if arguments.board != "none":

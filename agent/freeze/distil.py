@@ -15,7 +15,7 @@ from agent.freeze.graph import Continuous, Discrete, Graph
 from agent.freeze.rebuild import LayerModule, Student, from_trained, to_modules
 from agent.seeding import numpy_generator
 
-LEARNING_RATE = 6e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
+LEARNING_RATE = 3e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
 SHIFTS = ("bias", "shift")  # of any size; in the unit of the weights beside them
 HELD_OUT = 10  # every tenth state is only for judging
 JUDGED = 20  # how often on the way
@@ -29,7 +29,8 @@ def distil(
     """Return the student after `steps` updates towards the live outputs, [N, outputs], in states [N, *shape].
 
     It is the one of JUDGED on the way, the start among them, that chooses best in a tenth of the states that it does
-    not learn from. The same arguments give the same weights. ValueError when the targets do not fit the states.
+    not learn from; the first of equals. The same arguments give the same weights. ValueError when the targets do not
+    fit the states.
     """
     if targets.shape != (len(states), student.num_outputs):
         raise ValueError(
@@ -99,14 +100,13 @@ def _centred(outputs: torch.Tensor) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def _score(
-    module: Student, loss_of: Loss, live: torch.Tensor, states: np.ndarray, judging: np.ndarray
-) -> tuple[float, float]:
-    """Return the share of states in which the choice is the live one, 0 for continuous actions, and minus the loss."""
-    agree, loss = 0.0, 0.0
+def _score(module: Student, loss_of: Loss, live: torch.Tensor, states: np.ndarray, judging: np.ndarray) -> float:
+    """Return in how many of the states to judge by the choice is the live one; minus the loss for continuous actions."""
+    score = 0.0
     for chosen in np.array_split(judging, -(-len(judging) // 256)):
         outputs = module(torch.tensor(states[chosen]))
         if isinstance(module.like.head, Discrete):
-            agree += float((outputs.argmax(1) == live[chosen].argmax(1)).sum())
-        loss += len(chosen) * float(loss_of(outputs, chosen))
-    return agree / len(judging), -loss / len(judging)
+            score += float((outputs.argmax(1) == live[chosen].argmax(1)).sum())
+        else:
+            score -= len(chosen) * float(loss_of(outputs, chosen))
+    return score
