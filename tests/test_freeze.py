@@ -142,3 +142,25 @@ def test_pruning_too_much_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert artefact.read(tmp_path / "out").card.refused
     assert main(["play", str(tmp_path / "out")]) == 2
     assert main(["verify", str(tmp_path / "out"), "--episodes", "0"]) == 3
+
+
+def test_an_interrupted_gate_leaves_nothing(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C while the episodes are played: exit code 130, and no unjudged artefact that somebody could play."""
+
+    def stop(self: Any, act: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(freeze.Trial, "gate", stop)
+    assert frozen(folder, tmp_path / "out", "--precision", "float32") == 130
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named_first(
+    folder: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where a folder must be is refused before anything is played."""
+    (tmp_path / "file").write_text("")
+    assert frozen(folder, tmp_path / "file" / "out") == 2
+    assert "nothing can be written" in capsys.readouterr().err
