@@ -66,9 +66,10 @@ def _rates(module: Student) -> list[dict[str, Any]]:
     for layer in module.modules():
         if isinstance(layer, LayerModule):
             own = {name: each for name, each in layer.named_parameters() if not name.startswith("layers.")}
-            sizes = [float(each.detach().norm()) / each.numel() ** 0.5 for name, each in own.items() if name not in SHIFTS]
-            if sizes:
-                groups.append({"params": list(own.values()), "lr": LEARNING_RATE * (sizes[0] or 1.0)})
+            weights = [each.detach() for name, each in own.items() if name not in SHIFTS]
+            if weights:
+                size = float(weights[0].norm()) / weights[0].numel() ** 0.5
+                groups.append({"params": list(own.values()), "lr": LEARNING_RATE * (size or 1.0)})
     return groups
 
 
@@ -101,7 +102,7 @@ def _centred(outputs: torch.Tensor) -> torch.Tensor:
 
 @torch.inference_mode()
 def _score(module: Student, loss_of: Loss, live: torch.Tensor, states: np.ndarray, judging: np.ndarray) -> float:
-    """Return in how many of the states to judge by the choice is the live one; minus the loss for continuous actions."""
+    """Return in how many of the `judging` states the choice is the live one; minus the loss for continuous actions."""
     score = 0.0
     for chosen in np.array_split(judging, -(-len(judging) // 256)):
         outputs = module(torch.tensor(states[chosen]))
