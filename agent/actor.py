@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from agent.capture import Mode, make_fast, try_out
 from agent.nets.noisy import Noise
 from agent.nets.q_network import QNetwork
 from agent.seeding import numpy_state, set_numpy_state
+
+TRIED_CALLS = 30  # on which both forms of the network are compared and timed
 
 
 class Actor:
@@ -39,6 +42,12 @@ class Actor:
         self._generator = generator
         self._noise = noise
         self._device = device
+        self._values = self._eager
+        self._to_try: Mode | None = None
+
+    def accelerate(self, mode: Mode) -> None:
+        """Let the network act in this form from the next observation on, provided that it then gives the same values."""
+        self._values, self._to_try = self._eager, None if mode == "eager" else mode
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:
         """Return the best action for each observation without noise, [B, *shape] -> i64 [B]; waits for the device."""
@@ -46,8 +55,22 @@ class Actor:
 
     @torch.inference_mode()
     def _best(self, observation: np.ndarray, noise: Noise | None) -> np.ndarray:
-        values = self.network(torch.from_numpy(observation).to(self._device), noise)  # [B, A]
-        return values.argmax(dim=1).cpu().numpy()
+        given = torch.from_numpy(observation).to(self._device), noise
+        if self._to_try is not None:
+            self._try_out(given)
+        return self._values(*given).argmax(dim=1).cpu().numpy()  # of [B, A]
+
+    def _eager(self, observation: torch.Tensor, noise: Noise | None) -> torch.Tensor:
+        return self.network(observation, noise)
+
+    def _try_out(self, given: tuple[torch.Tensor, Noise | None]) -> None:
+        fast, self._to_try = make_fast(self._eager, self._to_try), None
+        try:
+            trial = try_out(self._eager, fast, [given] * TRIED_CALLS, [])
+        except Exception:  # whatever torch's compiler raises: the learner has said what there is to say
+            return
+        if trial.agrees and trial.fast_s < trial.eager_s:
+            self._values = fast
 
     def act(self, observation: np.ndarray, steps: int) -> np.ndarray:
         """Return an epsilon-greedy action for every observation, [B, *shape] -> i64 [B].

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -50,14 +51,25 @@ class Network(nn.Module):
 class Replay:
     """Random batches from a generator; notes what it was asked and told."""
 
+    device, traceable, sampled = torch.device("cpu"), False, None
+    written: tuple[torch.Tensor, ...] = ()
+
     def __init__(self, seed: int = 0):
         self.generator = torch.Generator().manual_seed(seed)
         self.log: list[tuple] = []
+        self.batches: list[Batch] = []
 
     def sample(self, batch_size: int, importance_exponent: float, n_step: int = 1, discount: float = 0.9) -> Batch:
+        return self.sample_at(self.draw(batch_size), importance_exponent, n_step, discount)
+
+    def draw(self, batch_size: int) -> torch.Tensor:
+        return torch.empty(batch_size)
+
+    def sample_at(self, draw: torch.Tensor, importance_exponent: float, n_step: int, discount: float) -> Batch:
+        batch_size = len(draw)
         self.log.append(("sample", batch_size, importance_exponent, n_step, discount))
         draw = partial(torch.randn, generator=self.generator)
-        return Batch(
+        batch = Batch(
             s_tm1=draw(batch_size, FEATURES),
             a_tm1=torch.randint(ACTIONS, (batch_size,), generator=self.generator),
             r_t=3 * draw(batch_size),
@@ -66,6 +78,8 @@ class Replay:
             weight=torch.rand(batch_size, generator=self.generator),
             index=torch.randint(1000, (batch_size,), generator=self.generator),
         )
+        self.batches.append(batch)
+        return batch
 
     def update_priorities(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
         self.log.append(("priorities", index, td_error.clone()))
@@ -105,13 +119,13 @@ def same(one: Any, other: Any) -> bool:
     """Equal bit for bit."""
     ours, theirs = leaves(one), leaves(other)
     return len(ours) == len(theirs) and all(
-        torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(ours, theirs, strict=True)
+        torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b)
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 
 def addresses(learner: Learner) -> list[int]:
-    """Where weights, buffers, target, gradients and Adam's moments lie."""
+    """Where weights, buffers, target and Adam's moments lie."""
     tensors = [*learner.network.state_dict().values(), *learner.target.state_dict().values()]
-    tensors += [parameter.grad for parameter in learner.network.parameters()]
-    tensors += [moment for state in learner.optimizer.state.values() for moment in state.values()]
+    tensors += learner.optimizer.written
     return [tensor.data_ptr() for tensor in tensors]

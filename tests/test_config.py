@@ -114,14 +114,29 @@ SWITCHES = (
 ).split()
 CHOICES = (
     "device algo game.vectorize replay.device network.torso learner.loss actor.epsilon_schedule network.distribution "
-    "learner.munchausen_reference evaluation.plateau.action"
+    "learner.munchausen_reference evaluation.plateau.action replay.compression learner.execution learner.autocast"
 ).split()
 OTHERS = (
     "replay.capacity network.hidden learner.learning_rate_end evaluation.stop_at_score sb3 actor.epsilon_ladder "
     "actor.epsilon_off_after replay.n_step_end network.max_pool learner.average_updates learner.discount_end learner.munchausen_clip game.seeds "
+    "game.realtime "
     "evaluation.plateau.factor learner.munchausen_temperature network.width network.spectral_norm"
 ).split()
 INF, NAN = float("inf"), float("nan")
+
+
+def test_real_time_is_for_one_game_of_ours() -> None:
+    """Decisions a second are above 0, and go with one game, our own algorithm and updates that can be broken off."""
+    for value in (None, 0.5, 60):
+        assert Settings.model_validate({"game": {"realtime": value, "num_games": 1}}).game.realtime == value
+    for value in (0, -1, INF, NAN):
+        with pytest.raises(ValidationError):
+            Settings.model_validate({"game": {"realtime": value, "num_games": 1}})
+    with pytest.raises(ValidationError, match=r"game\.num_games must be 1 or left out, got 8"):
+        Settings.model_validate({"game": {"realtime": 60}})
+    for other, said in (({"algo": "ppo"}, "not ppo"), ({"learner": {"execution": "compiled"}}, "got compiled")):
+        with pytest.raises(ValidationError, match=said):
+            Settings.model_validate({"game": {"realtime": 60, "num_games": 1}} | other)
 
 
 def test_the_range_of_every_setting_is_tested() -> None:
@@ -184,6 +199,14 @@ def test_replay_holds_at_least_a_batch() -> None:
     assert both(64).replay.capacity == 64
     with pytest.raises(ValidationError, match=r"replay\.capacity \(63\) must be at least learner\.batch_size \(64\)"):
         both(63)
+
+
+def test_only_replay_on_the_host_is_compressed() -> None:
+    """A compressed replay on the GPU is refused with the remedy; where the place is free it goes to the host."""
+    for device in ("auto", "cpu"):
+        assert Settings.model_validate({"replay": {"compression": "lz4", "device": device}}).replay.compression == "lz4"
+    with pytest.raises(ValidationError, match="replay.compression is for replay on the host: set replay.device auto"):
+        Settings.model_validate({"replay": {"compression": "lz4", "device": "cuda"}})
 
 
 def test_replay_holds_two_rows_of_every_game() -> None:

@@ -13,6 +13,10 @@ from hypothesis import strategies as st
 from agent.replay.film import Film
 
 FRAME = (2,)
+KINDS = {  # of film, and what can be kept on it
+    "plain": {"frame_shape": FRAME, "dtype": "float32"},
+    "compressed": {"frame_shape": (2, 500), "dtype": "uint8", "compression": "lz4"},
+}
 
 
 def write(film: Film, columns: np.ndarray, frame: np.ndarray, first: np.ndarray, **other: np.ndarray) -> np.ndarray:
@@ -23,12 +27,13 @@ def write(film: Film, columns: np.ndarray, frame: np.ndarray, first: np.ndarray,
 
 
 @settings(max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.integers(0, 9))
-def test_stacks_are_those_that_were_seen(seed: int, num_columns: int, stack: int, more: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 5), st.integers(0, 9), st.sampled_from([*KINDS]))
+def test_stacks_are_those_that_were_seen(seed: int, num_columns: int, stack: int, more: int, kind: str) -> None:
     """At every ring position, columns advancing at their own pace, each row with a whole history gives its stack."""
     rng = np.random.default_rng(seed)
     length = stack + more
-    film = Film(num_columns=num_columns, length=length, frame_shape=FRAME, dtype="float32", stack=stack)
+    film = Film(num_columns=num_columns, length=length, stack=stack, **KINDS[kind])
+    shape, dtype = KINDS[kind]["frame_shape"], KINDS[kind]["dtype"]
     seen = [deque(maxlen=stack) for _ in range(num_columns)]
     kept = [deque(maxlen=more + 1) for _ in range(num_columns)]  # (slot, stack) of the rows with a whole history
     for tick in range(3 * length):
@@ -36,11 +41,12 @@ def test_stacks_are_those_that_were_seen(seed: int, num_columns: int, stack: int
         if not columns.size:
             continue
         first = (film.cursor[columns] == 0) | (rng.random(len(columns)) < 0.2)
-        frame = np.stack([columns + 1, np.full(len(columns), tick + 1)], 1).astype(np.float32)
+        frame = np.stack([columns + 1, np.full(len(columns), tick + 1)], 1).astype(dtype)
+        frame = np.repeat(frame, np.prod(shape) // 2, 1).reshape(-1, *shape)
         slots = write(film, columns, frame, first)
         for row, column in enumerate(columns):
             if first[row]:
-                seen[column].extend([np.zeros(FRAME, np.float32)] * stack)
+                seen[column].extend([np.zeros(shape, dtype)] * stack)
             seen[column].append(frame[row])
             kept[column].append((slots[row], np.stack(seen[column])))
         rows = [row for column in kept for row in column]
@@ -76,18 +82,30 @@ def test_rows_hold_what_was_written() -> None:
     assert film.truncated[slots].tolist() == [True, True]
 
 
-def test_state_holds_the_written_rows_only() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_holds_the_written_rows_only(kind: str) -> None:
     """A young film's state is as long as what was written, and a film that took it goes on as the first one does."""
-    films = [Film(num_columns=2, length=50, frame_shape=FRAME, dtype="float32", stack=3) for _ in range(2)]
-    both = np.arange(2)
+    films = [Film(num_columns=2, length=50, stack=3, **KINDS[kind]) for _ in range(2)]
+    both, frame = np.arange(2), np.ones((2, *KINDS[kind]["frame_shape"]), KINDS[kind]["dtype"])
     for tick in range(7):
-        write(films[0], both, np.full((2, 2), tick + 1.0, np.float32), np.array([tick in (0, 6), tick == 0]))
+        write(films[0], both, frame * (tick + 1), np.array([tick in (0, 6), tick == 0]))
     state = films[0].state_dict()
-    assert len(state["frames"]) == 14
+    assert len(state["frames"] if kind == "plain" else state["frames"]["places"]) == len(state["action"]) == 14
     films[1].load_state_dict(state)
     for film in films:
-        slots = torch.from_numpy(write(film, both, np.full((2, 2), 99.0, np.float32), np.zeros(2, bool)))
-        assert film.stacks(slots)[:, :, 0].tolist() == [[0.0, 7.0, 99.0], [6.0, 7.0, 99.0]]
+        slots = torch.from_numpy(write(film, both, frame * 99, np.zeros(2, bool)))
+        assert film.stacks(slots).view(2, 3, -1)[:, :, 0].tolist() == [[0.0, 7.0, 99.0], [6.0, 7.0, 99.0]]
+
+
+def test_a_state_of_the_other_kind_is_refused() -> None:
+    """What was saved compressed is not taken by a film that is not, nor the other way; the error names the setting."""
+    fields = {"num_columns": 1, "length": 5, "frame_shape": (1000,), "dtype": "uint8"}
+    films = [Film(**fields, compression=name) for name in ("none", "lz4")]
+    for film, other in (films, films[::-1]):
+        write(film, np.arange(1), np.ones((1, 1000), np.uint8), np.ones(1, bool))
+        with pytest.raises(ValueError, match="replay.compression"):
+            other.load_state_dict(film.state_dict())
+    assert [film.cursor.tolist() for film in films] == [[1], [1]]
 
 
 def test_a_state_of_another_shape_is_refused() -> None:
@@ -107,3 +125,19 @@ def test_a_stack_that_does_not_fit_is_refused() -> None:
     for stack in (0, 257):
         with pytest.raises(ValueError, match=f"stack of {stack}"):
             Film(num_columns=1, length=300, frame_shape=FRAME, dtype="uint8", stack=stack)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"dtype": "float32"}, "float32 of shape .1000"),
+        ({"frame_shape": (999,)}, "at least 1,000 bytes"),
+        ({"device": "meta"}, "replay.device cpu"),
+    ],
+)
+def test_what_is_not_worth_compressing_is_refused(wrong: dict, why: str) -> None:
+    """Small frames, frames that are not bytes, and films that are not on the host are errors that name the remedy."""
+    fields = {"num_columns": 1, "length": 5, "frame_shape": (1000,), "dtype": "uint8", "compression": "lz4"}
+    assert Film(**fields).frames.bytes < 5 * 1000
+    with pytest.raises(ValueError, match=f"{why}.*compression none"):
+        Film(**(fields | wrong))

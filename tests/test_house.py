@@ -28,6 +28,7 @@ RANKS = {
     "agent.types": 0,
     "agent.config": 0,
     "agent.state_tree": 0,  # the format below checkpoint.py
+    "agent.durable": 0,  # the disk below checkpoint.py
     "agent.schedules": 1,
     "agent.seeding": 1,
     "agent.memory": 1,
@@ -37,11 +38,14 @@ RANKS = {
     "agent.nets": 2,
     "agent.losses": 2,
     "agent.capture": 2,
+    "agent.adam": 2,
     "agent.telemetry": 2,
     "agent.actor": 3,
     "agent.learner": 3,
+    "agent.slices": 3.5,  # takes a learner's updates apart
     "agent.evaluation": 3,
     "agent.loop": 4,
+    "agent.realtime": 4.5,  # the loop's clock and what it asks for
     "agent.freeze": 5,
     "agent.sb3": 5,
     "agent.transfer": 5,

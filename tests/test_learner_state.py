@@ -60,7 +60,7 @@ def test_state_goes_on_where_it_was(left_out: str | None, used: bool) -> None:
     learner = make(network=Network(0, noisy=True), rate=rate)
     learner.update(4, 40)  # not on the beat, so the target is not the network
     state = deepcopy(learner.state_dict())
-    assert sorted(state) == ["generator", "network", "optimizer", "target", "updates"]
+    assert sorted(state) == ["execution", "generator", "network", "optimizer", "target", "updates"]
     assert encode(state), "every leaf can be kept in a checkpoint"
     batches = deepcopy(learner.replay)
     expected = continued(learner, batches)

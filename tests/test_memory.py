@@ -29,11 +29,13 @@ LANDER = Game((8,), "float32", 1)
 NETWORK = [torch.empty(1_000_000)]
 
 
-def settings(capacity: int = 100_000, n_step: int = 3, num_games: int = 8, device: str = "auto") -> Settings:
+def settings(
+    capacity: int = 100_000, n_step: int = 3, num_games: int = 8, device: str = "auto", compression: str = "none"
+) -> Settings:
     """Settings that differ from the defaults in what the plan looks at."""
     return Settings.model_validate(
         {
-            "replay": {"capacity": capacity, "n_step": n_step, "device": device},
+            "replay": {"capacity": capacity, "n_step": n_step, "device": device, "compression": compression},
             "game": {"num_games": num_games},
         }
     )
@@ -87,6 +89,22 @@ def test_replay_goes_to_the_gpu_if_it_fits() -> None:
         plan(ATARI, settings(1_000_000, device="cuda"), "cuda", cpu=16, cuda=4)
     with pytest.raises(ValueError, match="--device cuda"):
         plan(ATARI, settings(1_000_000, device="cuda"), "cpu", cpu=16)
+
+
+def test_a_compressed_replay() -> None:
+    """It needs less than half, stays on the host whatever the GPU has, and is announced as a guess."""
+    whole, compressed = settings(1_000_000), settings(1_000_000, compression="lz4")
+    found = plan(ATARI, compressed, "cuda", cpu=16, cuda=24)
+    assert found.replay_device == "cpu"
+    assert 0.4 < found.replay_bytes / plan(ATARI, whole, cpu=16).replay_bytes < 0.5
+    assert str(found).startswith("replay about 2.7 GiB on the host")
+    with pytest.raises(ValueError, match="replay.capacity 1000000 needs about 2.7 GiB .* at most --replay.capacity"):
+        plan(ATARI, compressed, cpu=2)
+    with pytest.raises(ValueError, match="fits. With --replay.compression lz4 all of them need about 2.7 GiB"):
+        plan(ATARI, whole, cpu=4)
+    for spec, gib in ((LANDER, 0.03), (ATARI, 2)):  # no pictures; too many even so
+        with pytest.raises(ValueError, match="capacity [0-9]+ fits.$"):
+            plan(spec, whole, cpu=gib)
 
 
 @pytest.mark.parametrize(("spec", "gib"), [(ATARI, 5.2), (ATARI, 0.5), (LANDER, 0.05)])

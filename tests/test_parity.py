@@ -100,13 +100,16 @@ class Both:
         self.shape, self.dtype, self.batch_size, self.discount = shape, dtype, batch_size, settings.discount
         self.generator = torch.Generator().manual_seed(3)
 
-    def sample(self, batch_size, importance_exponent, n_step, discount):
+    def draw(self, batch_size):
+        """Nothing is drawn: the batch is there."""
+
+    def sample_at(self, draw, importance_exponent, n_step, discount):
         return self.ours
 
     def update_priorities(self, index, priority):
         """Nothing is prioritized."""
 
-    def draw(self):
+    def make_batch(self):
         """Draw a batch whose errors lie on both sides of the Huber loss's corner, with terminations."""
         count, generator = self.batch_size, self.generator
         size = (count, *self.shape)
@@ -123,7 +126,7 @@ class Both:
 
     def update(self):
         """Let both learn from one new batch; SB3's counter of steps moves with its updates."""
-        self.draw()
+        self.make_batch()
         self.theirs.train(gradient_steps=1, batch_size=self.batch_size)
         self.theirs._on_step()
         self.learner.update(1, 0)

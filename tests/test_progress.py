@@ -57,6 +57,15 @@ def _logged(path: Path) -> list[str]:
     return [line[21:] for line in lines]
 
 
+def test_missed_deadlines_are_shown_where_there_are_deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In real time the line says how many deadlines were missed, none included; otherwise it says nothing of them."""
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    progress = Progress("cartpole", 100, tmp_path / "train.log", stream=terminal, clock=Clock())
+    progress.update(50, {"realtime/missed": 0.0, "rollout/ep_rew_mean": 9.0})
+    assert terminal.screen() == ["cartpole  50/100  50%  missed 0  return 9.0"]
+
+
 def test_live_line_shows_everything_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a wide terminal the line holds every field, and a new one takes the old one's place."""
     monkeypatch.setenv("COLUMNS", "200")

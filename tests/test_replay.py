@@ -192,7 +192,7 @@ def copy(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def addresses(replay: Replay) -> list[int]:
     """Where what a captured graph reads lies."""
-    return [tensor.data_ptr() for tensor in (replay.film.frames, replay.tree.leaves, replay._max_priority)]
+    return [tensor.data_ptr() for tensor in (replay.film.frames.tensor, replay.tree.leaves, replay._max_priority)]
 
 
 @pytest.mark.parametrize(

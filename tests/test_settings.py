@@ -142,6 +142,20 @@ def test_flags(configs: Path, argv: list[str], read) -> None:
     assert len(changed) <= len([word for word in argv if word.startswith("--")])
 
 
+@pytest.mark.parametrize("flag", ["--realtime", "--game.realtime"])
+def test_a_game_in_real_time_is_one_game(configs: Path, flag: str) -> None:
+    """Whoever asks for real time, by flag or file, gets one game, whatever files below say, and may not ask for two."""
+    write(configs / "cartpole.yaml", "game: {num_games: 8}\n")
+    game = cli.parse_train(["cartpole", flag, "60"]).settings.game
+    assert (game.realtime, game.num_games) == (60.0, 1)
+    assert cli.parse_train(["cartpole", flag, "none"]).settings.game.num_games == 8
+    clocked = write(configs.parent / "clocked.yaml", "game: {realtime: 30}\n")
+    game = cli.parse_train(["cartpole", "--config", str(clocked)]).settings.game
+    assert (game.realtime, game.num_games) == (30.0, 1)
+    write(clocked, "game: {realtime: 30, num_games: 2}\n")
+    assert "must be 1 or left out, got 2" in usage_error("cartpole", "--config", str(clocked))
+
+
 def test_nested_flags_of_a_family() -> None:
     """A family's own settings are flags of that family's games."""
     name = "minatar/breakout"
@@ -197,6 +211,14 @@ LISTS_ALL = " 'icebox train --help' lists all flags."
             "--steps: must be a whole number, at least 1, got 0.\n--seed: must be a whole number, at least 0, got -1.",
         ),
         (["cartpole", "--replay.capacity", "1"], "replay.capacity (1) must be at least learner.batch_size (32)."),
+        (
+            ["cartpole", "--realtime", "60", "--game.num-games", "4"],
+            "game.realtime plays one game by the clock: game.num_games must be 1 or left out, got 4.",
+        ),
+        (
+            ["cartpole", "--realtime", "60", "--algo", "ppo"],
+            "game.realtime is for algo icebox, not ppo: it learns when it likes.",
+        ),
         (["cartpole", "--game.atari.stack", "4"], "--game.atari.stack: only for atari/* games, not cartpole."),
         (
             ["cartpole", "--game.minatar.no-ramping"],

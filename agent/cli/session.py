@@ -17,9 +17,11 @@ from agent.loop import Clock, interleave, least_learning_starts
 from agent.losses import make_loss
 from agent.memory import estimate
 from agent.nets.q_network import QNetwork, make_q_network, torso_kind
+from agent.realtime import Pace, realtime
 from agent.replay.replay import Replay
 from agent.schedules import constant, epsilon_schedule, learner_schedules
 from agent.seeding import numpy_generator, seed_for, torch_generator
+from agent.slices import Slices
 from agent.types import Episode, Tick, VectorEnv
 from envs.make import GameSpec, make_vector_env, spec
 
@@ -138,13 +140,17 @@ class Session:
             reward_clip=replay.reward_clip,
             generator=torch_generator(settings.seed, "replay", self.memory.replay_device),
             device=self.memory.replay_device,
+            compression=replay.compression,
         )
+        if settings.game.realtime is not None:  # updates that can be broken off are eager
+            learner = learner.model_copy(update={"execution": "eager"})
         self.learner = Learner(
             self.network,
             self.replay,
             make_loss(settings.network, learner),
             learner,
             generator=torch_generator(settings.seed, "learner", self.device),
+            expected_updates=settings.steps * learner.samples_per_insert / learner.batch_size,
             **learner_schedules(settings, settings.steps),
         )
         self.epsilon = epsilon_schedule(settings.actor)
@@ -157,13 +163,20 @@ class Session:
             ladder=settings.actor.epsilon_ladder,
             noise=torch_generator(settings.seed, "noise", self.device) if settings.network.noisy else None,
         )
+        self.learner.on_switch = self.actor.accelerate
         least = least_learning_starts(replay.n_step, settings.game.num_games, learner.batch_size)
         self.clock = Clock(learner.samples_per_insert, learner.batch_size, max(learner.learning_starts, least))
         self.games = make_games(game, settings, settings.game.num_games, owner="games", seeds=settings.game.seeds)
         self.judge = Judge(game, settings)
+        self.slices: Slices | None = None
+        self.pace: Pace | None = None
+        if settings.game.realtime is not None:
+            self.slices, self.pace = Slices(self.learner), Pace(settings.game.realtime)
 
     def ticks(self) -> Iterator[Tick]:
-        """Play and learn for ever."""
+        """Play and learn for ever, by the wall clock if the settings ask for it."""
+        if self.slices is not None and self.pace is not None:
+            return realtime(self.games, self.actor, self.replay, self.slices, self.clock, self.pace)
         return interleave(self.games, self.actor, self.replay, self.learner, self.clock)
 
     def act(self, seed: int) -> Act:
@@ -186,7 +199,7 @@ class Session:
             values |= {tag: float(value) for tag, value in self.replay.statistics().items()}
             values["train/learning_rate"] = self.learner.learning_rate(steps) * self.learner.rate_scale
             values["replay/samples_per_insert"] = self.learner.updates * learner.batch_size / steps
-        return values
+        return values if self.pace is None else values | self.pace.take()
 
     def weights(self) -> dict[str, Any]:
         """Return what acting needs and nothing else."""
@@ -207,7 +220,7 @@ class Session:
             "replay": self.replay.state_dict(),
             "actor": self.actor.state_dict(),
             "games": self.games.state_dict() if self.games.stateful else None,
-        }
+        } | ({} if self.pace is None else {"pace": self.pace.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave; the settings must be those of the run it came from."""
@@ -215,6 +228,10 @@ class Session:
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
         self.actor.load_state_dict(state["actor"])
+        if self.learner.resumes_fast:
+            self.learner.settle(self.clock.steps)  # before the first action, which then comes from what acted before
+        if self.pace is not None:
+            self.pace.load_state_dict(state["pace"])
         if state["games"] is None:
             self._restart_games()
         else:
@@ -225,5 +242,7 @@ class Session:
 
     def close(self) -> None:
         """Close all games."""
+        if self.slices is not None:
+            self.slices.close()
         self.games.close()
         self.judge.close()

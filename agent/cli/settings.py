@@ -24,6 +24,7 @@ from agent.cli.words import command
 from agent.config import Section, Settings
 
 FAMILIES = ("atari", "minatar")  # groups of settings that only games of that family know
+SHORT = {"realtime": "--realtime"}  # settings within groups that have a flag without the group's name as well
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ def parse_train(argv: Sequence[str]) -> TrainArguments:
         for word in words:
             if word.replace("_", "-").startswith(f"--game.{family}.") and not game.startswith(f"{family}/"):
                 raise UsageError(f"{word.split('=')[0]}: only for {family}/* games, not {game}.")
-    tree = merge(loaded.model_dump(), _with_none(flags.settings))
+    given = _with_none(flags.settings)
+    said = any(word.replace("_", "-").startswith("--game.num-games") for word in words)
+    if loaded.game.realtime is None and not said:
+        del given["game"]["num_games"]
+        given = _one_game(given)
+    tree = merge(loaded.model_dump(), given)
     settings = validate(tree, lambda loc: f"{_flag(loc)}: " if loc else "")
     return replace(flags, game=game, settings=settings)
 
@@ -161,7 +167,7 @@ def read_settings(paths: Iterable[Path], game: str) -> Settings:
             continue
         faults += _misplaced(layer, game)
         where |= layer.where
-        tree = merge(tree, layer.tree)
+        tree = merge(tree, _one_game(layer.tree))
     try:
         settings = validate(tree, lambda loc: _place(loc, where))
     except UsageError as error:
@@ -169,6 +175,13 @@ def read_settings(paths: Iterable[Path], game: str) -> Settings:
     if faults:
         raise UsageError("\n".join(faults))
     return settings
+
+
+def _one_game(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whoever asks for a game in real time asks for one game, unless he says how many."""
+    if _group(tree, "game").get("realtime") is None or "num_games" in tree["game"]:
+        return tree
+    return merge(tree, {"game": {"num_games": 1}})
 
 
 def _misplaced(layer: ConfigFile, game: str) -> Iterator[str]:
@@ -223,7 +236,7 @@ def _registry() -> ConstructorRegistry:
         fields = []
         for name, field in info.type.model_fields.items():
             if get_origin(kinds[name]) is not dict:
-                kind, value = _as_words(kinds[name], getattr(default, name))
+                kind, value = _as_words(kinds[name], getattr(default, name), SHORT.get(name))
                 fields.append(StructFieldSpec(name, kind, value, _help(kinds[name], field.description)))
         return StructConstructorSpec(dict, tuple(fields))
 
@@ -246,12 +259,12 @@ def _help(kind: Any, description: str | None) -> str | None:
     return description or (kind.__doc__ if isinstance(kind, type) else None)
 
 
-def _as_words(hint: Any, value: Any) -> tuple[Any, Any]:
+def _as_words(hint: Any, value: Any, short: str | None) -> tuple[Any, Any]:
     """The type and the default that tyro sees: words with a metavar, except for groups and switches."""
     kind, _ = strip(hint)
     if kind is bool or (isinstance(kind, type) and issubclass(kind, Section)):
         return kind, value
-    described = tyro.conf.arg(metavar=_metavar(kind))
+    described = tyro.conf.arg(metavar=_metavar(kind), aliases=[short] if short else None)
     if get_origin(kind) is tuple:
         return Annotated[tuple[str, ...], described], tuple(map(str, value))
     return Annotated[str, described], str(value)

@@ -88,9 +88,11 @@ def shown_path(path: Path) -> Path:
 
 def _opening(session: Session | StockSession, folder: RunFolder, game: str, settings: Settings) -> str:
     """Return what a person wants to know before it starts: which game, who plays, what it takes, where it is kept."""
-    games = f"{settings.game.num_games} games" if settings.game.num_games > 1 else "1 game"
+    games = f"{settings.game.num_games} games at once" if settings.game.num_games > 1 else "1 game at once"
+    if settings.game.realtime is not None:
+        games = f"1 game by the clock, {settings.game.realtime:g} decisions a second"
     lines = [
-        f"{game}: {settings.steps:,} steps in {games} at once, seed {settings.seed}",
+        f"{game}: {settings.steps:,} steps in {games}, seed {settings.seed}",
         f"  plays   {_player(session)}",
         f"  sees    {_seen(session)}",
     ]

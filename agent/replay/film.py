@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
+from agent.config import LEAST_COMPRESSED
+from agent.replay.frames import CompressedFrames, Frames, PlainFrames, check_like, zeros
+
 MAX_STACK = 256  # a row's history is a u8
-ARRAYS = ("frames", "action", "reward", "terminated", "truncated", "history")
+ARRAYS = ("action", "reward", "terminated", "truncated", "history")
 
 
 class Film:
@@ -32,27 +36,36 @@ class Film:
         dtype: str,
         stack: int = 1,
         device: torch.device | str = "cpu",
+        compression: str = "none",
     ) -> None:
+        """`compression` is "none" or "lz4", the latter for u8 frames of at least LEAST_COMPRESSED on the host."""
         if not 1 <= stack <= MAX_STACK:
             raise ValueError(f"A stack of {stack} frames cannot be stored; it must be between 1 and {MAX_STACK}.")
         self.num_columns, self.length, self.stack = num_columns, length, stack
         self.frame_shape = tuple(frame_shape)
         self.device = torch.device(device)
         self.num_rows = num_columns * length
-        self.frames = self._zeros((self.num_rows + 1, math.prod(frame_shape)), dtype)  # the last one stays zero
-        self.action = self._zeros((self.num_rows,), "int16")
-        self.reward = self._zeros((self.num_rows,), "float32")
-        self.terminated = self._zeros((self.num_rows,), "bool")
-        self.truncated = self._zeros((self.num_rows,), "bool")
-        self.history = self._zeros((self.num_rows,), "uint8")
+        self.frames = self._frames(math.prod(frame_shape), dtype, compression)
+        self.action = zeros((self.num_rows,), "int16", self.device)
+        self.reward = zeros((self.num_rows,), "float32", self.device)
+        self.terminated = zeros((self.num_rows,), "bool", self.device)
+        self.truncated = zeros((self.num_rows,), "bool", self.device)
+        self.history = zeros((self.num_rows,), "uint8", self.device)
         self.cursor = np.zeros(num_columns, np.int64)  # rows ever written
         self._history = np.zeros(num_columns, np.int64)  # of the next row, if it continues the episode
         self._back = torch.arange(1 - stack, 1, device=self.device)  # [stack], oldest first
 
-    def _zeros(self, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
-        if self.device.type == "cpu":  # numpy's zeros take memory only as they are written: a large film starts at once
-            return torch.from_numpy(np.zeros(shape, dtype))
-        return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=self.device)
+    def _frames(self, elements: int, dtype: str, compression: str) -> Frames:
+        if compression == "none":
+            return PlainFrames(self.num_rows, elements, dtype, self.device)
+        if self.device.type != "cpu":
+            raise ValueError("replay.compression is for the host: set replay.device cpu or replay.compression none.")
+        if dtype != "uint8" or elements < LEAST_COMPRESSED:
+            raise ValueError(
+                f"replay.compression is for pictures, frames of at least {LEAST_COMPRESSED:,} bytes of uint8; here they "
+                f"are {dtype} of shape {list(self.frame_shape)}: set replay.compression none."
+            )
+        return CompressedFrames(self.num_rows, self.num_columns, elements)
 
     def send(self, array: np.ndarray) -> torch.Tensor:
         """Return `array` on the film's device; on a GPU the copy is not waited for."""
@@ -78,7 +91,7 @@ class Film:
         self._history[columns] = np.minimum(history + 1, self.stack - 1)
         self.cursor[columns] += 1
         where = self.send(slots)
-        self.frames.index_copy_(0, where, self.send(frame.reshape(len(columns), -1)))
+        self.frames.write(where, self.send(frame.reshape(len(columns), -1)))
         self.action.index_copy_(0, where, self.send(action.astype(np.int16)))
         self.reward.index_copy_(0, where, self.send(reward.astype(np.float32)))
         self.terminated.index_copy_(0, where, self.send(terminated))
@@ -109,40 +122,40 @@ class Film:
         been overwritten by the head; they must not be asked for.
         """
         if self.stack == 1:
-            return self.frames.index_select(0, slots).view(-1, *self.frame_shape)
+            return self.frames.read(slots).view(-1, *self.frame_shape)
         rows = self.walk(slots[:, None], self._back)  # [N, stack]
         seen = self.history.index_select(0, slots)[:, None] + self._back >= 0
         rows = torch.where(seen, rows, self.num_rows)  # the frame that stays zero
-        return self.frames.index_select(0, rows.view(-1)).view(-1, self.stack, *self.frame_shape)
+        return self.frames.read(rows.view(-1)).view(-1, self.stack, *self.frame_shape)
 
     @property
     def bytes(self) -> int:
         """Bytes held by the film."""
-        return sum(getattr(self, name).nbytes for name in ARRAYS)
+        return self.frames.bytes + sum(getattr(self, name).nbytes for name in ARRAYS)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Any]:
         """Return the film itself, not a copy: the rows that were ever written, and the cursors."""
-        return self._written(self.cursor) | {"cursor": torch.from_numpy(self.cursor)}
+        frames = self.frames.state(self._num_written(self.cursor))
+        return {"frames": frames} | self._written(self.cursor) | {"cursor": torch.from_numpy(self.cursor)}
 
-    def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave, in place; ValueError, and nothing changed, when it does not fit."""
         cursor = state["cursor"].cpu().numpy()
         if cursor.shape != self.cursor.shape:
             raise ValueError(f"The saved film has {len(cursor)} columns, this one has {self.num_columns}.")
         written = self._written(cursor)
         for name, tensor in written.items():
-            saved = state[name]
-            if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
-                raise ValueError(
-                    f"The saved film's {name} is {saved.dtype} {list(saved.shape)}, "
-                    f"this one's {tensor.dtype} {list(tensor.shape)}."
-                )
+            check_like(name, state[name], tensor)
+        self.frames.load(state["frames"], self._num_written(cursor))
         for name, tensor in written.items():
             tensor.copy_(state[name])
         self.cursor[:] = cursor
         history = self.history[self.send(self.newest())].cpu().numpy().astype(np.int64)
         self._history[:] = np.minimum(history + 1, self.stack - 1)
 
+    def _num_written(self, cursor: np.ndarray) -> int:
+        return min(int(cursor.max()), self.length) * self.num_columns
+
     def _written(self, cursor: np.ndarray) -> dict[str, torch.Tensor]:
-        rows = min(int(cursor.max()), self.length) * self.num_columns
+        rows = self._num_written(cursor)
         return {name: getattr(self, name)[:rows] for name in ARRAYS}

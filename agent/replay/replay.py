@@ -51,6 +51,7 @@ class Replay:
         reward_clip: float | None,
         generator: torch.Generator,
         device: torch.device | str,
+        compression: str = "none",
     ) -> None:
         """With `stack` > 1 the first axis of `observation_shape` is the stack, oldest frame first."""
         if stack > 1 and observation_shape[0] != stack:
@@ -64,10 +65,13 @@ class Replay:
             dtype=observation_dtype,
             stack=stack,
             device=device,
+            compression=compression,
         )
         self.device = self.film.device
+        self.traceable = compression == "none"  # sampling is made of torch's operations alone
         self.tree = SumTree(self.film.num_rows, self.device)
-        self._max_priority = torch.ones((), dtype=torch.float64, device=self.device)
+        # [1], not []: torch.compile (2.13, on a CPU) loses what is written to a tensor without dimensions.
+        self._max_priority = torch.ones(1, dtype=torch.float64, device=self.device)
         self._ahead = torch.arange(n_step, device=self.device)
         self._games = np.arange(num_games)
         # On the host, so that nothing has to be read back from the device: rows whose action was really taken and whose
@@ -76,7 +80,7 @@ class Replay:
         self._closed = np.ones(num_games, bool)
         self._size = 0
         self._strata = torch.empty(0, dtype=torch.float64)  # i / N for the last batch size N
-        self._sampled: torch.Tensor | None = None  # the last batch's index, for telemetry
+        self.sampled: torch.Tensor | None = None  # the last batch's index, for telemetry
 
     def __len__(self) -> int:
         """Transitions that can be sampled now."""
@@ -176,21 +180,46 @@ class Replay:
         Importance weights are (N P)^-importance_exponent, divided by the largest of the batch; 1 when sampling is
         uniform. Raises ValueError while no transition can be sampled.
         """
+        batch = self.sample_at(self.draw(batch_size), importance_exponent, n_step, discount)
+        self.sampled = batch.index
+        return batch
+
+    def draw(self, batch_size: int) -> torch.Tensor:
+        """Return the places in the priorities' running sum at which a batch is drawn, f64 [N] in [0, 1).
+
+        Raises ValueError while no transition can be sampled.
+        """
         if not self._size:
             raise ValueError(f"Nothing to sample: a transition can be used {self.n_step} steps after it was stored.")
         if len(self._strata) != batch_size:
             self._strata = torch.arange(batch_size, dtype=torch.float64, device=self.device) / batch_size
         share = torch.rand(batch_size, dtype=torch.float64, generator=self.generator, device=self.generator.device)
-        share = torch.add(self._strata, share.to(self.device, non_blocking=True), alpha=1.0 / batch_size)
-        index = self._sampled = self.tree.sample(share)
+        return torch.add(self._strata, share.to(self.device, non_blocking=True), alpha=1.0 / batch_size)
+
+    def sample_at(
+        self,
+        draw: torch.Tensor,
+        importance_exponent: float | torch.Tensor,
+        n_step: int | None = None,
+        discount: float | torch.Tensor | None = None,
+    ) -> Batch:
+        """Return the batch that `draw` gave the places of; see `sample`. Nothing is drawn or noted, so it can be captured."""
+        index = self.tree.sample(draw)
         if self.priority_exponent:
             priority = self.tree.get(index)  # N and the sum of all priorities cancel out
             weight = ((priority.amin() / priority) ** importance_exponent).float()
         else:
-            weight = torch.ones(batch_size, device=self.device)
+            weight = torch.ones(len(draw), device=self.device)
         return Batch(*self.gather(index, n_step, discount), weight, index)
 
-    def gather(self, index: torch.Tensor, n_step: int | None = None, discount: float | None = None) -> Transitions:
+    @property
+    def written(self) -> list[torch.Tensor]:
+        """Every tensor that priorities are written to."""
+        return [*self.tree.state_dict().values(), self._max_priority]
+
+    def gather(
+        self, index: torch.Tensor, n_step: int | None = None, discount: float | torch.Tensor | None = None
+    ) -> Transitions:
         """Return the transitions at `index`, i64 [N], which must be ones that can be sampled; see `sample`."""
         film = self.film
         n_step = self.n_step if n_step is None else n_step
@@ -201,13 +230,9 @@ class Replay:
         r_t, discount_t, k = n_step_return(
             film.reward.take(window), film.terminated.take(window), film.truncated.take(window), discount
         )
-        return Transitions(
-            s_tm1=film.stacks(index),
-            a_tm1=film.action.take(index).long(),
-            r_t=r_t,
-            discount_t=discount_t,
-            s_t=film.stacks(film.walk(index, k)),
-        )
+        # Read together: a compressed frame that is in both stacks is decompressed once.
+        s_tm1, s_t = film.stacks(torch.cat((index, film.walk(index, k)))).chunk(2)
+        return Transitions(s_tm1, film.action.take(index).long(), r_t, discount_t, s_t)
 
     def update_priorities(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
         """Set the priorities of a sampled batch, i64 [N], from its TD errors, f32 [N].
@@ -219,7 +244,7 @@ class Replay:
         old = self.tree.get(index)
         new = (td_error.detach().abs().double() + LEAST_PRIORITY) ** self.priority_exponent
         new = torch.where((old > 0.0) & (new < math.inf), new, old)
-        torch.maximum(self._max_priority, new.amax(), out=self._max_priority)
+        self._max_priority.copy_(torch.maximum(self._max_priority, new.amax()))  # an out= would be lost as well
         self.tree.set(index, new)
 
     def statistics(self) -> dict[str, torch.Tensor]:
@@ -228,9 +253,9 @@ class Replay:
         Reads the whole tree: for every few seconds, not for every update.
         """
         statistics = {}
-        if self._sampled is not None:
-            game = self._sampled % self.num_games
-            position = self._sampled // self.num_games
+        if self.sampled is not None:
+            game = self.sampled % self.num_games
+            position = self.sampled // self.num_games
             newest = self.film.send((self.film.cursor - 1) % self.film.length)
             rows = (newest.take(game) - position) % self.film.length
             statistics["replay/age_mean"] = rows.double().mean() * self.num_games
@@ -246,7 +271,7 @@ class Replay:
             "film": self.film.state_dict(),
             "valid": torch.from_numpy(self._valid),
             "tree": self.tree.state_dict(),
-            "max_priority": self._max_priority,
+            "max_priority": self._max_priority[0],
             "generator": self.generator.get_state(),
         }
 
@@ -260,7 +285,7 @@ class Replay:
         self.tree.load_state_dict(state["tree"])
         self._max_priority.copy_(state["max_priority"])
         self.generator.set_state(state["generator"].cpu())
-        self._sampled = None
+        self.sampled = None
         self._valid[:] = state["valid"].cpu().numpy()
         self._closed = ~self._valid[self.film.newest()]
         self._size = int(torch.count_nonzero(self.tree.leaves))

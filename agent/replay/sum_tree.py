@@ -58,7 +58,7 @@ class SumTree:
 
         A leaf of value zero is never returned. At least one leaf must be above zero.
         """
-        ends = torch.cumsum(self._sums, 0, out=self._running[1:])  # and a block starts where the one before it ends
+        ends = self._running[1:].copy_(self._sums.cumsum(0))  # and a block starts where the one before it ends
         target = (fraction.clamp_max(BELOW_ONE) * ends[-1:])[:, None]
         block = torch.searchsorted(ends, target, right=True)  # [N, 1], the first that ends behind the target
         inside = self._blocks.index_select(0, block.view(-1)).cumsum(1)  # [N, BLOCK]

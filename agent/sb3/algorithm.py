@@ -274,6 +274,7 @@ class Icebox(OffPolicyAlgorithm):
             reward_clip=replay.reward_clip,
             generator=torch_generator(settings.seed, self._owner("replay"), place),
             device=place,
+            compression=replay.compression,
         )
 
     def _owner(self, name: str) -> str:

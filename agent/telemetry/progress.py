@@ -89,6 +89,8 @@ class Progress:
         if speed := known.get("time/steps_per_s", 0.0):
             fields.append(f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s")
             fields.append(f"ETA {_duration(max(0, total - steps) / speed)}")
+        if (missed := known.get("realtime/missed")) is not None:
+            fields.append(f"missed {missed:,.0f}")
         if (score := known.get("rollout/ep_rew_mean")) is not None:
             fields.append(f"return {score:,.1f}")
         if (epsilon := known.get("rollout/exploration_rate")) is not None:

@@ -1,0 +1,90 @@
+"""Adam over a fixed list of parameters: torch's fused kernel, on moments that are written in place and never rebound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+BETA_1, BETA_2 = 0.9, 0.999  # Kingma and Ba 2015
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # torch's names
+
+
+class Adam(torch.optim.Adam):
+    """`torch.optim.Adam(fused=True)` whose step is `move`: the same bits without what torch does around its kernel.
+
+    For a small network that is most of a step's time. The step size is an argument, a number or a tensor on the
+    parameters' device, so that a captured update can follow its schedule. All parameters step together.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor], epsilon: float):
+        super().__init__(parameters, betas=(BETA_1, BETA_2), eps=epsilon, fused=True)
+        self._parameters = list(parameters)
+        self._epsilon = epsilon
+        self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = [torch.zeros((), device=parameter.device) for parameter in self._parameters]
+        for parameter, *moments in zip(self._parameters, self._steps, self._means, self._squares, strict=True):
+            self.state[parameter] = dict(zip(MOMENTS, moments, strict=True))
+
+    @property
+    def written(self) -> list[torch.Tensor]:
+        """Every tensor that `move` writes, the parameters apart."""
+        return [*self._means, *self._squares, *self._steps]
+
+    @torch.no_grad()
+    def move(self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor) -> None:
+        """Move every parameter against its gradient."""
+        torch._foreach_add_(self._steps, 1)
+        if torch.compiler.is_compiling():
+            self._written_out(gradients, learning_rate)
+            return
+        torch._fused_adam_(
+            self._parameters,
+            list(gradients),
+            self._means,
+            self._squares,
+            [],
+            self._steps,
+            lr=learning_rate,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            weight_decay=0.0,
+            eps=self._epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+
+    def _written_out(self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor) -> None:
+        """The same in small operations, which torch.compile makes into one; it cannot see into the fused kernel."""
+        step = self._steps[0]
+        rate = learning_rate / (1.0 - BETA_1**step)
+        correction = (1.0 - BETA_2**step).sqrt()
+        for parameter, gradient, mean, square in zip(
+            self._parameters, gradients, self._means, self._squares, strict=True
+        ):
+            mean.lerp_(gradient, 1.0 - BETA_1)
+            square.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
+            parameter.sub_(rate * mean / (square.sqrt() / correction + self._epsilon))
+
+    def moments(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return the moments by the parameter's position: the tensors, not copies."""
+        return {str(position): dict(self.state[parameter]) for position, parameter in enumerate(self._parameters)}
+
+    @torch.no_grad()
+    def load_moments(self, state: Mapping[str, Mapping[str, torch.Tensor]]) -> None:
+        """Put back what `moments` gave, in place; KeyError or RuntimeError when it is of other parameters.
+
+        An empty state is that of an optimizer that has made no step.
+        """
+        if not state:
+            torch._foreach_zero_(self.written)
+            return
+        for position, moments in self.moments().items():
+            for name, moment in moments.items():
+                moment.copy_(state[position][name])
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Put back torch's form of the state, in place; the settings in it are not taken."""
+        self.load_moments({str(position): moments for position, moments in state_dict["state"].items()})

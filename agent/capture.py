@@ -1,0 +1,215 @@
+"""One function of tensors, run eager, through torch.compile, or as a CUDA graph, and the proof that all do the same.
+
+Such a function reads its arguments and tensors that it closes over, writes some of those in place, and returns tensors.
+Everything that changes from call to call must be an argument that is a tensor, or a tensor written in place: a plain
+number is built into the fast form, which is made anew for every other one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+Mode = Literal["eager", "compiled", "captured"]
+Function = Callable[..., Any]
+
+TOLERANCE = 0.01  # most that the changes by a fast form may differ, as a share of the changes themselves
+WARM_UPS = 3  # before a capture, as torch asks: libraries choose their kernels and workspaces in them
+ROUNDS = 3  # of timing, eager and fast in turn
+
+
+class Trial(NamedTuple):
+    """What came out when a fast form was tried beside the eager one on the same state and arguments."""
+
+    difference: float  # of what both changed and returned, relative; infinite when one of them is not finite
+    eager_s: float  # per call
+    fast_s: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both do the same."""
+        return self.difference <= TOLERANCE
+
+
+def make_fast(function: Function, mode: Mode, written: Sequence[torch.Tensor] = ()) -> Function:
+    """Return `function` in the form that `mode` names; `written` is every tensor that it writes.
+
+    Compiling happens in the first calls and takes up to a minute on a CPU. Capturing happens in the first call with
+    each set of plain arguments; what its rehearsals write is undone.
+    """
+    if mode == "eager":
+        return function
+    if mode == "compiled":
+        return _compiled(function)
+    return CudaGraphs(function, written)
+
+
+def _compiled(function: Function) -> Function:
+    import torch._dynamo.config as dynamo  # imported here: it costs seconds that an eager run need not wait for
+
+    # Traces torch.autograd.grad, so that forward, backward and step become one program.
+    dynamo.trace_autograd_ops = True
+    compiled = torch.compile(function, fullgraph=True, dynamic=False)
+
+    def run(*arguments: Any) -> Any:
+        return compiled(*arguments)
+
+    return run
+
+
+class CudaGraphs:
+    """A function recorded once for every set of plain arguments and then replayed by the GPU alone.
+
+    What is returned is overwritten by the next call.
+    """
+
+    def __init__(self, function: Function, written: Sequence[torch.Tensor]):
+        self._function = function
+        self._written = list(written)
+        self._recorded: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the recording with these arguments."""
+        key = tuple(_shape(each) for each in arguments)
+        if key not in self._recorded:
+            self._recorded[key] = self._record(arguments)
+        graph, inputs, outputs = self._recorded[key]
+        for ours, given in zip(inputs, _flat(arguments), strict=True):
+            ours.copy_(given, non_blocking=True)
+        graph.replay()
+        return outputs
+
+    def _record(self, arguments: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
+        static = [_copied(each) for each in arguments]
+        kept = Kept(self._written)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                self._function(*static)
+        torch.cuda.current_stream().wait_stream(side)
+        kept.restore()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._function(*static)
+        return graph, _flat(static), outputs
+
+
+def _flat(arguments: Sequence[Any]) -> list[torch.Tensor]:
+    """Return the tensors among arguments, those in tuples too."""
+    flat: list[torch.Tensor] = []
+    for each in arguments:
+        flat += [each] if isinstance(each, torch.Tensor) else list(each) if isinstance(each, tuple) else []
+    return flat
+
+
+def _copied(argument: Any) -> Any:
+    """Return a tensor, or a tuple of them, in memory of its own; anything else as it is."""
+    if isinstance(argument, tuple):
+        return tuple(each.clone() for each in argument)
+    return argument.clone() if isinstance(argument, torch.Tensor) else argument
+
+
+def _shape(argument: Any) -> Any:
+    """Return what a recording cannot change of an argument: a plain value, or the shapes of tensors."""
+    if isinstance(argument, tuple):
+        return tuple(each.shape for each in argument)
+    return argument.shape if isinstance(argument, torch.Tensor) else argument
+
+
+class Kept:
+    """The values of some tensors at one time, to be put back."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]):
+        self.tensors = list(tensors)
+        self.values = [tensor.detach().clone() for tensor in self.tensors]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Write the values back, in place."""
+        for tensor, value in zip(self.tensors, self.values, strict=True):
+            tensor.copy_(value)
+
+    def changes(self) -> list[torch.Tensor]:
+        """Return what has been added to each tensor since, in f64."""
+        pairs = zip(self.tensors, self.values, strict=True)
+        return [tensor.detach().double() - value.double() for tensor, value in pairs]
+
+
+def try_out(
+    eager: Function, fast: Function, calls: Sequence[tuple[Any, ...]], groups: Sequence[Sequence[torch.Tensor]]
+) -> Trial:
+    """Run both forms through `calls` from the same state, compare, and put the state back as it was.
+
+    `groups` are the tensors that are written, sorted by kind: changes are compared group by group, so that large
+    numbers do not hide small ones. What is returned counts as one more group. Arguments that differ from call to call
+    show numbers that were built into the fast form by mistake.
+    """
+    kept = Kept([tensor for group in groups for tensor in group])
+    sizes = [len(group) for group in groups]
+    fast(*calls[0])  # is made here
+    kept.restore()
+    expected = _through(eager, calls, kept)
+    found = _through(fast, calls, kept)
+    difference = max(
+        _relative(ours, theirs) for ours, theirs in zip(_grouped(found, sizes), _grouped(expected, sizes), strict=True)
+    )
+    seconds: dict[Function, list[float]] = {eager: [], fast: []}
+    for round_ in range(ROUNDS):
+        for form in (eager, fast) if round_ % 2 else (fast, eager):
+            seconds[form].append(_seconds(form, calls, kept))
+    return Trial(difference, min(seconds[eager]), min(seconds[fast]))
+
+
+def _through(function: Function, calls: Sequence[tuple[Any, ...]], kept: Kept) -> list[torch.Tensor]:
+    """Return the changes that the calls make and what they return, and undo them."""
+    returned = [value for call in calls for value in _tensors(function(*call))]
+    result = [*kept.changes(), *returned]
+    kept.restore()
+    return result
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """Return the tensors of a returned value as copies, for the next call may write over them."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().double().clone()]
+    return [tensor for each in value for tensor in _tensors(each)]
+
+
+def _grouped(tensors: Sequence[torch.Tensor], sizes: Sequence[int]) -> list[Sequence[torch.Tensor]]:
+    groups, start = [], 0
+    for size in sizes:
+        groups.append(tensors[start : start + size])
+        start += size
+    return [*groups, tensors[start:]]
+
+
+def _relative(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """Return the norm of the difference of two lists over that of the second; infinite where it is not finite."""
+    if not ours:
+        return 0.0
+    apart = float(sum((one - other).square().sum() for one, other in zip(ours, theirs, strict=True))) ** 0.5
+    size = float(sum(other.square().sum() for other in theirs)) ** 0.5
+    relative = 0.0 if apart == 0.0 else apart / size if size else float("inf")
+    return relative if relative < float("inf") else float("inf")  # not a number is no agreement
+
+
+def _seconds(function: Function, calls: Sequence[tuple[Any, ...]], kept: Kept) -> float:
+    """Return how long one call takes, and undo the calls."""
+    _settle()
+    started = time.perf_counter()
+    for call in calls:
+        function(*call)
+    _settle()
+    spent = time.perf_counter() - started
+    kept.restore()
+    return spent / len(calls)
+
+
+def _settle() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -1,0 +1,147 @@
+"""Updates in slices: one that takes longer than a game waits is broken off between two layers, and gone on with.
+
+An update runs in a thread of its own that hands over to its caller where the next slice would not fit. Only one
+of both ever runs: nothing is locked and nothing races. Drawing a batch is one slice, and so are the optimizer's step
+and the new priorities together; what lies between them changes neither weights nor replay.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from agent.learner import Learner
+from agent.losses import Loss
+
+WHOLE = "whole"  # an update in one piece; the other slices are numbered, a layer's forward or backward pass each
+
+Fits = Callable[[Hashable], bool]  # asked before every slice; False: it must wait
+
+
+class _Closed(Exception):
+    """Unwinds an update that nobody will go on with."""
+
+
+class Slices:
+    """The updates of a learner that runs eager, so that they can be broken off: it takes over the learner's loss.
+
+    Of an update that is open nothing lasts: a checkpoint knows the finished ones, and the run that goes on from it
+    draws a batch anew.
+    """
+
+    def __init__(self, learner: Learner):
+        self._learner = learner
+        self._thread: threading.Thread | None = None
+        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)  # which of both threads runs
+        self._fits: Fits = lambda what: True
+        self._steps = 0
+        self._next = 0  # the slice that an open update stands before; 0: none is open
+        self._closing = False
+        self._error: BaseException | None = None
+        self._loss = learner.loss
+        learner.loss = self._interruptible_loss
+        for parameter in learner.network.parameters():
+            if parameter.requires_grad and is_weight(parameter):
+                parameter.register_hook(self._boundary)  # the backward pass of its layer is done
+
+    @property
+    def updates(self) -> int:
+        """Updates finished."""
+        return self._learner.updates
+
+    def advance(self, steps: int, fits: Fits) -> None:
+        """Go on with the open update, and with further ones, until a slice does not fit.
+
+        `steps` is the environment step that the schedules of updates begun now are asked for. Where no update is open,
+        a whole one is asked for first.
+        """
+        while True:
+            if self._next == 0 and fits(WHOLE):
+                self._learner.update(1, steps)
+            elif fits(self._next):
+                self._hand_over(steps, fits)
+                if self._next:
+                    return  # its next slice did not fit
+            else:
+                return
+
+    def close(self) -> None:
+        """Drop the open update and end its thread; a second call does nothing."""
+        if self._thread is not None:
+            self._closing = True
+            self._go.release()
+            self._thread.join()
+            self._thread = None
+
+    def _hand_over(self, steps: int, fits: Fits) -> None:
+        """Let the other thread run until its update ends or its next slice does not fit."""
+        if self._thread is None:
+            threads = torch.get_num_threads()
+            self._thread = threading.Thread(target=self._run, args=(threads,), name="learner", daemon=True)
+            self._thread.start()
+        self._fits = fits
+        if self._next == 0:
+            self._steps = steps
+        self._go.release()
+        self._back.acquire()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self, threads: int) -> None:
+        """The other thread: one update after the other, each when it is asked for."""
+        torch.set_num_threads(threads)  # OpenMP knows it per thread
+        while True:
+            self._go.acquire()
+            if self._closing:
+                return
+            try:
+                self._learner.update(1, self._steps)
+            except _Closed:
+                return
+            except BaseException as error:  # noqa: BLE001 - raised again by the caller, in its thread
+                self._error = error
+            self._next = 0
+            self._back.release()
+
+    def _boundary(self, gradient: Any = None) -> None:
+        """Hand back if the next slice does not fit; autograd calls it with a gradient. Whole updates pass by."""
+        if threading.current_thread() is not self._thread:
+            return
+        self._next += 1
+        if not self._fits(self._next):
+            self._back.release()
+            self._go.acquire()
+            if self._closing:
+                raise _Closed
+
+    def _interruptible_loss(self, *args: Any) -> Loss:
+        if threading.current_thread() is not self._thread:
+            return self._loss(*args)
+        with _Boundaries(self._boundary):
+            return self._loss(*args)
+
+
+class _Boundaries(TorchFunctionMode):
+    """Puts a boundary behind every operation that has a weight among its arguments, and before its backward pass."""
+
+    def __init__(self, boundary: Callable[..., None]):
+        super().__init__()
+        self._boundary = boundary
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and any(map(is_weight, args)):
+            if result.grad_fn is not None:
+                result.register_hook(self._boundary)
+            self._boundary()
+        return result
+
+
+def is_weight(argument: Any) -> bool:
+    """Return whether this is what a layer multiplies with: a parameter, and not a bias."""
+    return isinstance(argument, torch.nn.Parameter) and argument.dim() > 1

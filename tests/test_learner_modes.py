@@ -1,0 +1,214 @@
+"""The learner's faster forms against its eager one, on real networks and a real replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from learners import same
+
+from agent import learner as module
+from agent.capture import Trial
+from agent.cli.session import Session
+from agent.cli.settings import load_settings
+from agent.config import Settings
+from agent.learner import Learner
+
+STEPS = 600  # played before anything is learned
+
+
+def make(execution: str, **changes: dict[str, Any]) -> Session:
+    """CartPole with prioritized 3-step replay, every schedule moving, and a small network."""
+    plain = load_settings("cartpole").model_dump()
+    plain["steps"] = 4_000
+    plain["game"]["num_games"] = 4
+    plain["replay"] |= {"n_step": 3, "n_step_end": 1, "priority_exponent": 0.5, "capacity": 2_000}
+    plain["network"]["hidden"] = (24,)
+    plain["learner"] |= {
+        "batch_size": 16, "learning_starts": STEPS, "learning_rate": 1e-3, "learning_rate_end": 1e-4,
+        "discount": 0.97, "discount_end": 0.99, "target_interval": 50, "execution": execution,
+    }  # fmt: skip
+    for section, values in changes.items():
+        plain[section] |= values
+    return Session("cartpole", Settings.model_validate(plain))
+
+
+@pytest.fixture
+def session() -> Iterator[Callable[..., Session]]:
+    """Sessions that have played and not learned; closed behind the test."""
+    made: list[Session] = []
+
+    def played(execution: str, **changes: dict[str, Any]) -> Session:
+        made.append(make(execution, **changes))
+        made[-1].games.reset(1)
+        for tick in made[-1].ticks():
+            if tick.steps >= STEPS:
+                return made[-1]
+
+    yield played
+    for each in made:
+        each.close()
+
+
+def told(learner: Learner) -> list[str]:
+    """What the learner will say."""
+    sentences: list[str] = []
+    learner.say = sentences.append
+    return sentences
+
+
+def learn(learner: Learner, updates: int) -> None:
+    """Update one by one while the schedules run over the whole of their way."""
+    for update in range(updates):
+        learner.update(1, STEPS + update * 3)
+
+
+def distance(ours: Learner, theirs: Learner) -> float:
+    """The relative difference of all weights."""
+    one, other = (torch.cat([each.detach().flatten() for each in x.network.parameters()]) for x in (ours, theirs))
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_agree_over_a_thousand_updates(
+    session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights differ by at most 1e-4 behind 1,000 updates, with every schedule moving and n changing on the way.
+
+    A learner resumed from the compiled one's state in the middle ends with the same bits.
+    """
+    monkeypatch.setattr(module, "EAGER_UPDATES", 20)
+    uniform = {"priority_exponent": 0.0}  # by priority, one rounding may draw another row, and learning is chaotic
+    eager, compiled, resumed = (session(mode, replay=uniform) for mode in ("eager", "compiled", "compiled"))
+    sentences = told(compiled.learner)
+    learn(eager.learner, 1_000)
+    learn(compiled.learner, 500)
+    state = compiled.state_dict()
+    resumed.load_state_dict(state)
+    assert resumed.learner.execution == "compiled"
+    for each in (compiled.learner, resumed.learner):
+        for update in range(500, 1_000):
+            each.update(1, STEPS + update * 3)
+    assert compiled.learner.execution == "compiled" and "updates are compiled now" in sentences[-1]
+    assert 0.0 < distance(compiled.learner, eager.learner) <= 1e-4
+    assert same(compiled.learner.state_dict(), resumed.learner.state_dict())
+
+
+@pytest.mark.slow
+def test_compiled_updates_by_priority(session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten compiled updates by priority leave the eager ones' priorities, the largest of them and the weights."""
+    monkeypatch.setattr(module, "EAGER_UPDATES", 100)
+    eager, compiled = session("eager"), session("compiled")
+    sentences = told(compiled.learner)
+    learn(eager.learner, 110)
+    learn(compiled.learner, 110)
+    assert compiled.learner.execution == "compiled", sentences
+    assert distance(compiled.learner, eager.learner) <= 1e-4
+    for ours, theirs in zip(compiled.replay.written, eager.replay.written, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    assert eager.replay.statistics()["replay/priority_max"] != 1.0, "priorities have moved"
+
+
+@pytest.mark.slow
+def test_the_actor_plays_the_same_compiled(session: Callable[..., Session]) -> None:
+    """A compiled actor chooses what the eager one chooses, after the weights have moved in place too."""
+    one = session("eager")
+    observation = one.games.current.observation
+    one.actor.accelerate("compiled")
+    one.actor.greedy(observation)
+    fast = one.actor._values
+    for factor in (1.0, -2.0):
+        with torch.no_grad():
+            for parameter in one.network.parameters():
+                parameter.mul_(factor)
+        given = torch.from_numpy(observation), None
+        torch.testing.assert_close(fast(*given), one.network(*given), rtol=1e-5, atol=1e-6)
+
+
+def broken(function: Any, mode: str, written: Any = ()) -> Any:
+    """A fast form that keeps the first step size it is given."""
+    first: list[torch.Tensor] = []
+
+    def run(n_step: int, rate: torch.Tensor, *rest: Any) -> Any:
+        first.append(rate.clone())
+        return function(n_step, first[0], *rest)
+
+    return run
+
+
+def failing(function: Any, mode: str, written: Any = ()) -> Any:
+    """A fast form that torch cannot make."""
+
+    def run(*arguments: Any) -> Any:
+        raise RuntimeError("no compiler here\nand much more")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (broken, "updates stay eager: the compiled one differs by "),
+        (failing, "updates stay eager: the compiled one could not be made (RuntimeError: no compiler here)"),
+    ],
+)
+def test_what_does_not_agree_is_refused_without_a_trace(
+    form: Any, says: str, session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken or impossible form is named, and learning goes on bit for bit as if it had never been tried."""
+    monkeypatch.setattr(module, "make_fast", form)
+    monkeypatch.setattr(module, "EAGER_UPDATES", 10)
+    eager, other = session("eager"), session("compiled")
+    sentences = told(other.learner)
+    for each in (eager.learner, other.learner):
+        learn(each, 30)
+    assert other.learner.execution == "eager" and sentences[-1].startswith(says) and len(sentences) == 2
+    ours, theirs = ({**each.state_dict(), "learner": None} for each in (other, eager))
+    assert same(ours, theirs), "replay's priorities and all generators"
+    assert same(other.learner.state_dict()["network"], eager.learner.state_dict()["network"])
+
+
+@pytest.mark.parametrize(
+    ("expected_updates", "fast_s", "mode"), [(1e9, 0.001, "compiled"), (1e9, 0.009, "eager"), (100.0, 0.001, "eager")]
+)
+def test_a_cpu_compiles_by_itself_only_where_it_pays(
+    expected_updates: float,
+    fast_s: float,
+    mode: str,
+    session: Callable[..., Session],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Left to itself, a CPU compiles when much learning is left and a trial was clearly faster, else it stays eager."""
+    monkeypatch.setattr(module, "EAGER_UPDATES", 5)
+    one = session("auto")
+    one.learner.expected_updates = expected_updates
+    one.learner._tried = lambda mode, steps: (one.learner._run, Trial(0.0, 0.01, fast_s))
+    switched: list[str] = []
+    one.learner.on_switch = switched.append
+    learn(one.learner, 10)
+    assert one.learner.execution == mode
+    assert switched == ["compiled"] * (mode == "compiled")
+
+
+def test_bf16_is_near_and_keeps_its_losses_in_f32(session: Callable[..., Session]) -> None:
+    """With autocast the values are those of f32 to bfloat16's precision, and come out as f32."""
+    plain, rounded = session("eager"), session("eager", learner={"autocast": "bf16"})
+    observation = torch.from_numpy(plain.games.current.observation)
+    values = rounded.learner.bound(rounded.network, None)(observation)
+    exact = plain.network(observation)
+    assert values.dtype == torch.float32 and not torch.equal(values, exact)
+    torch.testing.assert_close(values, exact, rtol=0.05, atol=0.05)
+    learn(rounded.learner, 5)
+    assert all(parameter.dtype == torch.float32 for parameter in rounded.network.parameters())
+
+
+@pytest.mark.gpu
+def test_captured_and_eager_agree_over_a_thousand_updates(session: Callable[..., Session]) -> None:
+    """The same on a GPU with CUDA graphs."""
+    eager, captured = session("eager"), session("captured")
+    for each in (eager.learner, captured.learner):
+        learn(each, 1_000)
+    assert captured.learner.execution == "captured"
+    assert distance(captured.learner, eager.learner) <= 1e-4
