@@ -17,7 +17,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 
+from agent.durable import make_directory, sync_directory, write_new
 from agent.state_tree import STATE, decode, encode
 
 FORMAT = "icebox-checkpoint"
@@ -101,20 +102,20 @@ def save(
     files = encode(tree)
     final, temporary = _path(directory, number), directory / f".tmp-{number:08d}"
     try:
-        _make_directory(directory)
+        make_directory(directory)
         clean(directory)
         damaged = _damaged_from(directory, number)
         os.mkdir(temporary)
-        records = {name: _write(temporary / name, parts) for name, parts in files.items()}
-        _sync_directory(temporary)
+        records = {name: write_new(temporary / name, parts) for name, parts in files.items()}
+        sync_directory(temporary)
         manifest = {"format": FORMAT, "version": VERSION, "number": number, "digest": "sha256", "files": records}
-        _write(temporary / MANIFEST, [_manifest_bytes(manifest)])
-        _sync_directory(temporary)
+        write_new(temporary / MANIFEST, [_manifest_bytes(manifest)])
+        sync_directory(temporary)
         for other in damaged:
             _set_aside(directory, other)
         os.rename(temporary, final)
         try:
-            _sync_directory(directory)
+            sync_directory(directory)
         except BaseException:
             os.rename(final, temporary)  # never announced, so it must not count
             raise
@@ -250,42 +251,6 @@ def _damaged_from(directory: Path, number: int) -> list[int]:
 
 
 # --- the file system: every change goes through `os`, where tests/faults stands in ------------------------------------
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
-    """Write a new file, make its data durable, and return its record for the manifest."""
-    digest, size = hashlib.sha256(), 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        for part in parts:
-            digest.update(part)
-            size += len(part)
-            rest = memoryview(part)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. Windows cannot: there a rename is as durable as NTFS makes it."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _make_directory(path: Path) -> None:
-    """Make a directory and its parents, each durable in the one above."""
-    if not path.is_dir():
-        _make_directory(path.parent)
-        os.mkdir(path)
-        _sync_directory(path.parent)
 
 
 def _set_aside(directory: Path, number: int) -> None:

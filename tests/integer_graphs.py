@@ -110,9 +110,7 @@ class Builder:
         return self.add(IntNorm(scale, bias, epsilon, places, *limits, center))
 
     def table(self) -> Builder:
-        """An activation by table: of 8 bits when the numbers have no more, else of 16."""
-        if np.abs(self.q).max() <= 127:
-            return self.add(IntTable(self.rng.integers(-127, 128, 255).astype(np.int16)))
+        """An activation by table."""
         return self.add(IntTable(np.sort(self.rng.integers(-32767, 32768, 257)).astype(np.int16)))
 
     def residual(self, layers: Sequence[IntLayer], limits: tuple[int, int]) -> Builder:

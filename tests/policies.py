@@ -108,7 +108,7 @@ def integer_picture_graph() -> IntegerGraph:
         IntNorm(_whole(np.int32, 2**14, 4), _whole(np.int64, 2**30, 4), 5, 20, -32767, 32767, True),
         IntTable(_whole(np.int16, 32767, 257)),
         rescale,
-        IntTable(_whole(np.int16, 127, 255)),
+        IntTable(_whole(np.int16, 127, 257)),
         IntFlatten(),
         IntFractions(
             _whole(np.int16, 32767, 3, 64), 15, -32767, 32767,
@@ -156,7 +156,7 @@ def card_of(graph: Graph | IntegerGraph, **others: Any) -> Card:
         "algorithm": "DQN",
         "source": {"name": "corridor_s0", "weights": "best evaluation"},
         "observation": Observation(
-            layout="features", low=None, high=None, stack=1, frame_skip=1, preprocessing="None: as the game gives it."
+            layout="features", low=None, high=None, stack=1, frame_skip=1, preprocessing="As the game gives it."
         ),
         "action_names": [f"turn {index}" for index in range(count)],
         "precision": Precision(name=f"{bits} bits", weight_bits=bits, activation_bits=bits, wide=[]),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.crash_states import RecordingOs, WeakDisk, freeze, write_tree
+from faults.crash_states import RecordingOs, WeakDisk, freeze, put_in, write_tree
 from faults.failing_os import FailingOs
 from policies import GRAPHS, artefact_of, dense_files, dense_graph, golden_of, integer_graph, vector_graph
 from safetensors.numpy import load, save
@@ -136,7 +136,6 @@ def strange(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda folder: folder.mkdir(),
         lambda folder: folder.write_text("mine"),
         lambda folder: folder.symlink_to(folder.parent),
         lambda folder: strange(folder, "thesis.tex"),
@@ -152,6 +151,13 @@ def test_nothing_but_an_artefact_is_replaced(make: Callable[[Path], Any], tmp_pa
     with pytest.raises(ValueError, match="choose another|not replaced"):
         write(tmp_path / "a", artefact_of(dense_graph(), FILES))
     assert before == sorted((path, path.is_file() and path.read_bytes()) for path in tmp_path.rglob("*"))
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    """Who makes the folder first finds the artefact in it, and nothing beside it."""
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a", artefact_of(vector_graph(), FILES))
+    assert read(tmp_path / "a").emitted == FILES and [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_an_artefact_is_replaced(tmp_path: Path) -> None:
@@ -170,11 +176,11 @@ def test_a_failing_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     first, second = artefact_of(vector_graph(), FILES), artefact_of(dense_graph(), FILES)
     for nth in itertools.count():
         folder = tmp_path / str(nth) / "a"
-        monkeypatch.setattr(artefact, "os", FailingOs())
+        put_in(monkeypatch, artefact, FailingOs())
         write(folder, first)
         failing = FailingOs(nth, errno.ENOSPC)
         with monkeypatch.context() as patch:
-            patch.setattr(artefact, "os", failing)
+            put_in(patch, artefact, failing)
             try:
                 write(folder, second)
             except OSError as error:
@@ -194,7 +200,7 @@ def crash_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutation: str 
     versions = [artefact_of(dense_graph(), {"policy.onnx": bytes([number])}) for number in (1, 2)]
     marks = []
     with monkeypatch.context() as patch:
-        patch.setattr(artefact, "os", recorder)
+        put_in(patch, artefact, recorder)
         for made in versions:
             write(tmp_path / "a", made)
             marks.append(len(recorder.trace))

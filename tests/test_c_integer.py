@@ -22,7 +22,6 @@ from agent.freeze.integer import (
     IntHead,
     IntNorm,
     IntRescale,
-    IntTable,
     Quantize,
     run,
     run_layers,
@@ -198,14 +197,13 @@ def test_narrowest_type() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    """Sums beyond 64 bits, a table too short for its input and a layer behind the last are refused with words."""
+    """Sums beyond 64 bits and a layer behind the last are refused with words."""
     graph = Builder((4,), "uint8").dense(6, S16).done()
     dense, head = graph.layers
     assert isinstance(dense, IntDense)
     wide = replace(dense, bias=np.full(6, 2**61), multiplier=np.full(6, 2**14, np.int32))
     for layers, words in (
         ((wide, head), "64 bits"),
-        ((IntTable(np.zeros(255, np.int16)), dense, head), "255 entries"),
         ((dense, head, head), "last layer"),
         ((Quantize(*(np.zeros(4, np.int16),) * 3), dense, head), "starts with Quantize"),
     ):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from policies import artefact_of, card_of, vector_graph
+from policies import artefact_of, card_of, integer_graph, integer_picture_graph, vector_graph
 from pydantic import ValidationError
 
 from agent.freeze.artefact import write
@@ -71,7 +73,7 @@ def test_people_read_it(tmp_path: Path) -> None:
     for said in (
         "float32 [3]", "discrete: left, right, up, fire, up", "| choices, agree | 0.9991 |", "| scores, passed | yes |",
         "1,000 per decision", "from player import Player", "`policy.onnx`", "`policy.c`", "12.35 +/- 1.50",
-        "| frozen from, name | corridor_s0 |", "| before it enters | None: as the game gives it. |", "# `DQN` playing",
+        "| frozen from, name | corridor_s0 |", "| preprocessing | As the game gives it. |", "# `DQN` playing",
     ):  # fmt: skip
         assert said in text, said
 
@@ -82,6 +84,27 @@ def test_a_policy_without_score_and_c(tmp_path: Path) -> None:
     text = (tmp_path / "a" / "README.md").read_text()
     assert "model-index" not in front_matter(text)
     assert "policy.c" not in text and "RAM" not in text
+
+
+@pytest.mark.parametrize(
+    ("limits", "dtype", "said"),
+    [
+        ((0, 4095), np.int16, "; the last layer has 16-bit weights and 12-bit inputs |"),
+        ((-2047, 2047), np.int16, "; the last layer has 16-bit weights and 12-bit inputs |"),
+        ((0, 255), np.int16, "; the last layer has 16-bit weights and 8-bit inputs |"),
+        ((0, 255), np.int8, " |"),
+    ],
+)
+def test_the_last_layer_of_an_8_bit_policy(limits: tuple[int, int], dtype: type, said: str, tmp_path: Path) -> None:
+    """Whoever reads 8 bits also reads where there are more."""
+    graph = integer_graph()
+    entrance, body, head = graph.layers
+    body = replace(body, low=limits[0], high=limits[1], bias=body.bias.astype(np.int64))
+    graph = replace(graph, layers=(entrance, body, replace(head, weight=head.weight.astype(dtype))))
+    write(tmp_path / "a", artefact_of(graph, FILES))
+    assert f"8-bit weights, 8-bit activations{said}" in (tmp_path / "a" / "README.md").read_text()
+    write(tmp_path / "b", artefact_of(integer_picture_graph(), FILES))
+    assert "16-bit weights and 16-bit inputs" in (tmp_path / "b" / "README.md").read_text(), "repeated by IntFractions"
 
 
 def test_a_refused_policy_says_so_first(tmp_path: Path) -> None:

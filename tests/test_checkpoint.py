@@ -18,6 +18,7 @@ from faults.small_state import fill, holds, state
 
 from agent import checkpoint
 from agent.checkpoint import UnknownFormat, clean, load, load_newest, numbers, save
+from agent.durable import write_new
 
 
 # --- the ordinary ----------------------------------------------------------------------------------------------------
@@ -234,7 +235,7 @@ def test_hostile_tensor_files_are_refused(tmp_path: Path, content: bytes) -> Non
     path = save(tmp_path, 1, state(1), keep=1)
     (path / "learner.safetensors").unlink()
     files = json.loads((path / "MANIFEST.json").read_text())["files"]
-    files["learner.safetensors"] = checkpoint._write(path / "learner.safetensors", [content])
+    files["learner.safetensors"] = write_new(path / "learner.safetensors", [content])
     rewrite_manifest(path, files=files)
     with pytest.raises(ValueError, match="checkpoint-00000001"):
         load(path)

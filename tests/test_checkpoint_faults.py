@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.crash_states import RecordingOs, WeakDisk, freeze, read_tree, write_tree
+from faults.crash_states import RecordingOs, WeakDisk, freeze, put_in, read_tree, write_tree
 from faults.failing_os import FailingOs
 from faults.small_state import fill, holds, state
 
@@ -33,7 +33,7 @@ def crash_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, mut
     recorder = RecordingOs(tmp_path, ignore_fsync=mutation)
     directory = tmp_path / "checkpoints"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "os", recorder)
+        put_in(patch, checkpoint, recorder)
         if mutation == "old removed first":
             old = lambda where, number: [other for other in numbers(where) if other <= number - keep]  # noqa: E731
             patch.setattr(checkpoint, "_damaged_from", old)  # what this lists is set aside before the rename
@@ -112,7 +112,7 @@ def test_saving_goes_on_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.Mo
     """From crash states, half-written and half-removed directories included, the next save works and cleans up."""
     recorder, rng = RecordingOs(tmp_path), random.Random(0)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "os", recorder)
+        put_in(patch, checkpoint, recorder)
         for number in range(1, 4):
             save(tmp_path / "checkpoints", number, state(number), keep=1)
         disk, states = WeakDisk(), []
@@ -121,7 +121,7 @@ def test_saving_goes_on_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.Mo
             states += rng.sample(some := list(itertools.islice(disk.states(), 3000)), min(3, len(some)))
         for index, tree in enumerate(states):
             where = tmp_path / "scratch" / str(index)
-            patch.setattr(checkpoint, "os", RecordingOs(where))
+            put_in(patch, checkpoint, RecordingOs(where))
             write_tree(where, tree)
             save(where / "checkpoints", 9, state(9), keep=2)
             left = os.listdir(where / "checkpoints")
@@ -148,7 +148,7 @@ def test_a_failing_disk_costs_that_checkpoint_only(
         announced = []
         before = os.listdir("/proc/self/fd") if Path("/proc/self/fd").exists() else []
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "os", failing)
+            put_in(patch, checkpoint, failing)
             try:
                 save(directory, 3, state(3), keep=2, on_durable=announced.append)
             except CheckpointError as raised:
@@ -165,7 +165,7 @@ def test_a_failing_disk_costs_that_checkpoint_only(
         newest = load_newest(directory)
         assert newest.number >= (3 if announced else 2) and holds(newest.tree, newest.number) and not newest.skipped
         with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "os", FailingOs())
+            put_in(patch, checkpoint, FailingOs())
             save(directory, 4, state(4), keep=2)
         assert os.listdir(directory) and all(name.startswith("checkpoint-") for name in os.listdir(directory))
         assert load_newest(directory).number == 4 and len(numbers(directory)) == 2

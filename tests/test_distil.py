@@ -127,6 +127,21 @@ def test_judged_where_it_does_not_learn(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(judged) == 400 and not judged & learned and len(learned) > 3400
 
 
+@pytest.mark.parametrize(
+    ("macs", "steps", "taken"),
+    [
+        (2_000, 3000, (3000, 256)), (10**6, 3000, (3000, 128)), (5 * 10**7, 3000, (250, 32)), (5 * 10**7, 9, (9, 256)),
+        (10**12, 3000, (1, 32)),
+    ],
+)  # fmt: skip
+def test_large_students_learn_for_as_long_as_one_waits(
+    macs: int, steps: int, taken: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch shrinks first, then the steps: a small student gets all that was asked for, every student a step."""
+    monkeypatch.setattr(distillation, "multiply_accumulates", lambda _: macs)
+    assert distillation.affordable(policy(HEADS["discrete"]), steps) == taken
+
+
 @pytest.mark.parametrize("shape", [(3999, 4), (4000, 3), (4000,)])
 def test_targets_must_fit(shape: tuple[int, ...]) -> None:
     """Targets of another number of states or outputs are refused, with both shapes."""

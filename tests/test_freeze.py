@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ QUICK = ("--episodes", "8", "--most-episodes", "8", "--distil-steps", "20")
 
 @pytest.fixture(autouse=True)
 def few_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hundreds of states instead of ten thousand, and blinks of an eye for every timing."""
+    """Hundreds of states instead of ten thousands, and blinks of an eye for every timing."""
     monkeypatch.setattr(freeze, "STATES", 400)
+    monkeypatch.setattr(freeze, "TAUGHT", 900)
     monkeypatch.setattr("agent.freeze.gate.TURNS", 50)
     real = freeze.freeze_report.latencies
     monkeypatch.setattr(freeze.freeze_report, "latencies", lambda *arguments: real(*arguments, seconds=0.05))
@@ -97,6 +99,7 @@ def test_a_failed_gate_exits_3_and_marks_the_artefact(
         (("--target", "onnx", "--board", "cortex-m4"), "--board needs the C file"),
         (("--prune", "most"), "--prune"),
         (("--prune", "1.5"), "--prune"),
+        (("--prune", "0.99999"), "99.999% of this policy's multiply-accumulates cannot be pruned, only up to"),
         (("--margin", "-1"), "--margin"),
         (("--episodes", "1"), "--episodes"),
         (("--seed", "-1"), "--seed"),
@@ -109,6 +112,59 @@ def test_bad_flags_are_named(
     """Each is answered with its name and exit code 2 before anything is played or written."""
     assert frozen(folder, tmp_path / "out", *flags) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_taken(folder: RunFolder, tmp_path: Path) -> None:
+    """A folder that somebody made for the artefact is where it goes; no --out that names none is taken for this one."""
+    (tmp_path / "out").mkdir()
+    assert frozen(folder, tmp_path / "out", "--precision", "float32") == 0
+    assert artefact.read(tmp_path / "out").card.game == "cartpole"
+
+
+@pytest.mark.parametrize("out", ["", "."])
+def test_no_name_for_the_artefact_is_an_error(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    """Nothing is written into the folder in which the user happens to be."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["freeze", str(folder.path), "--out", out, *QUICK]) == 2
+    assert "--out: name a folder" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", [("--precision", "auto"), ("--precision", "float32", "--prune", "auto")])
+def test_the_gate_is_played_once_a_policy(
+    folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """The candidate that is returned has its scores already, and they are those on the card."""
+    asked: list[Any] = []
+    real = freeze.Trial.gate
+
+    def noting(self: Any, act: Any) -> Any:
+        asked.append(real(self, act))
+        return asked[-1]
+
+    monkeypatch.setattr(freeze.Trial, "gate", noting)
+    assert frozen(folder, tmp_path / "out", *flags, "--margin", "9") == 0
+    card = artefact.read(tmp_path / "out").card
+    played = [done["gate"] for done in card.passes if done["gate"]]
+    assert len(asked) == len(played) and card.gate["scores"] in played
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "many"),
+    [((8,), "float32", 50_000), ((10, 10, 4), "uint8", 50_000), ((4, 84, 84), "uint8", 17_715)],
+)
+def test_distillation_gets_as_many_states_as_memory_allows(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], dtype: str, many: int
+) -> None:
+    """Fifty thousand, fewer pictures, never fewer than what is calibrated on; no more where nothing is distilled."""
+    monkeypatch.setattr(freeze, "STATES", 10_000)
+    monkeypatch.setattr(freeze, "TAUGHT", 50_000)
+    source = SimpleNamespace(spec=SimpleNamespace(observation_shape=shape, observation_dtype=dtype))
+    assert freeze._states_to_collect(source, distilled=True) == many
+    assert freeze._states_to_collect(source, distilled=False) == 10_000
+    source.spec.observation_shape = (10, 224, 224)
+    assert freeze._states_to_collect(source, distilled=True) == 10_000
 
 
 def test_what_is_no_artefact_is_never_replaced(folder: RunFolder, tmp_path: Path) -> None:
@@ -134,9 +190,9 @@ def test_the_states_are_those_of_the_live_policy(folder: RunFolder, tmp_path: Pa
 
 
 def test_pruning_too_much_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nine tenths of a good policy taken away without distillation: exit code 3, and the artefact is marked."""
+    """Nearly all of a good policy taken away without distillation: exit code 3, and the artefact is marked."""
     zip_file = str(ZOO / "dqn-CartPole-v1.zip")
-    flags = ("--precision", "int8", "--prune", "0.995", "--episodes", "8", "--most-episodes", "8", "--distil-steps", "0")
+    flags = ("--precision", "int8", "--prune", "0.9994", "--episodes", "8", "--most-episodes", "8", "--distil-steps", "0")
     assert main(["freeze", zip_file, "--out", str(tmp_path / "out"), *flags]) == 3
     assert "REFUSED" in capsys.readouterr().out
     assert artefact.read(tmp_path / "out").card.refused

@@ -41,7 +41,7 @@ def test_another_play_with_the_same_score_is_said(agree: float, words: str, tmp_
     scores = compare(np.full(100, 200.0), np.full(100, 199.0), 0.05)
     card = Card(
         game="lunar-lander", algorithm="DQN", source={"name": "run", "weights": "the last"},
-        observation=Observation(layout="features", low=None, high=None, stack=1, frame_skip=1, preprocessing="None."),
+        observation=Observation(layout="features", low=None, high=None, stack=1, frame_skip=1, preprocessing="As it is."),
         action_names=["left", "right"], precision=Precision(name="int8", weight_bits=8, activation_bits=8, wide=[]),
         macs=50, sizes={"weights": 60}, arena_bytes=None, score=None,
         gate={"choices": choices, "scores": scores.figures()}, passes=[{"macs": 100, "weight_bytes": 400}], refused=None,
@@ -51,5 +51,8 @@ def test_another_play_with_the_same_score_is_said(agree: float, words: str, tmp_
     measured |= {"runtime": "onnx", "energy_uj_per_decision": "not measured"}
     text = table(card, measured, tmp_path)
     assert words in text and "25 times the frozen policy's" in text and "50, before 100 (50%)" in text
+    pruned = card.model_copy(update={"macs": 1, "passes": [{"macs": 1600, "weight_bytes": 400}]})
+    tiny = table(pruned, measured, tmp_path)
+    assert "1, before 1,600 (0.06%)" in tiny, "little is not nothing"
     refused = table(card.model_copy(update={"refused": "it lost"}), measured, tmp_path)
     assert "REFUSED: it lost" in refused and words not in refused

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from agent.config import NetworkSettings
-from agent.freeze.frozen_policy import BATCH, FrozenPolicy, freeze
-from agent.freeze.graph import multiply_accumulates
+from agent.freeze.frozen_policy import FrozenPolicy, freeze
+from agent.freeze.graph import BATCH, multiply_accumulates
 from agent.nets.q_network import QNetwork, make_q_network
 from agent.seeding import torch_generator
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.freeze.graph import (
+    BATCH,
     Activate,
     Clip,
     Continuous,
@@ -28,6 +29,7 @@ from agent.freeze.graph import (
     apply,
     arrays,
     decide,
+    in_blocks,
     multiply_accumulates,
     require_finite,
     run,
@@ -169,6 +171,20 @@ def test_channels_last() -> None:
     x = np.random.default_rng(0).integers(0, 256, (3, 8, 10, 3), np.uint8)
     np.testing.assert_allclose(run(last, x), run(first, np.moveaxis(x, -1, 1)), rtol=1e-5)
     assert shapes(last) == shapes(first)
+
+
+@pytest.mark.parametrize("count", [0, 1, BATCH, BATCH + 1, 3 * BATCH])
+def test_blocks_are_joined_in_order(count: int) -> None:
+    """However many observations there are, each gets its own answer, and never more than BATCH are asked at once."""
+    asked = []
+
+    def double(block: np.ndarray) -> np.ndarray:
+        asked.append(len(block))
+        return 2 * block
+
+    x = np.arange(2 * count).reshape(count, 2)
+    np.testing.assert_array_equal(in_blocks(double, x), 2 * x)
+    assert max(asked) <= BATCH and sum(asked) == count
 
 
 def test_run_takes_raw_bytes_in_any_precision() -> None:

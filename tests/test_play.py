@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from test_verify import made, reseal  # noqa: F401
 
 from agent.cli.main import main
 from agent.cli.play import trusted_player
+from agent.freeze import artefact
 
 
 def test_episodes_are_played_and_reported(made: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
@@ -41,6 +43,15 @@ def test_c_that_does_not_follow_from_the_layers_is_not_run(
     assert "not compiled" in capsys.readouterr().err
     assert main(["play", str(tmp_path / "copy"), "--runtime", "c"]) == 2
     assert not marker.exists()
+
+
+def test_a_refused_policy(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """What failed its gate is played only with the flag that the error names."""
+    whole = artefact.read(made)
+    artefact.write(tmp_path / "a", replace(whole, card=whole.card.model_copy(update={"refused": "it lost 9 points"})))
+    assert main(["play", str(tmp_path / "a")]) == 2
+    assert "failed its gate: it lost 9 points. To play it nevertheless: --allow-refused." in capsys.readouterr().err
+    assert main(["play", str(tmp_path / "a"), "--allow-refused"]) == 0
 
 
 def test_bad_arguments_are_named(made: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -23,8 +24,8 @@ from agent.freeze import player as module
 from agent.freeze.artefact import write
 from agent.freeze.emit.c import emit_c
 from agent.freeze.emit.to_onnx import emit_onnx
-from agent.freeze.graph import Dense, Graph
-from agent.freeze.player import FrameStack, Golden, Player, golden_fault, main
+from agent.freeze.graph import Dense, Discrete, Graph
+from agent.freeze.player import FrameStack, Golden, Player, Refused, golden_fault, main
 
 ROOT = Path(__file__).parents[1]
 KINDS = {"vector": {}, "bytes": {"dtype": "uint8"}, "continuous": {"squash": True}}
@@ -99,6 +100,24 @@ def test_observations_that_do_not_fit(vector: Path, runtime: str, observation: A
     """A wrong shape or type is refused in words, never broadcast."""
     with pytest.raises(ValueError, match=message):
         Player(vector, runtime).act(observation)
+
+
+@pytest.mark.parametrize("size", [6, 100])
+def test_observations_that_are_not_finite(tmp_path: Path, size: int) -> None:
+    """A NaN or an infinity, wherever it stands, alone or among others, is refused by its place; 1e38 is a number."""
+    weight = np.ones((4, size), np.float32)
+    graph = Graph((size,), "float32", (Dense(weight, np.zeros(4, np.float32)),), Discrete(4))
+    player = Player(written(tmp_path / "a", graph), "c")
+    for value, count, dtype in itertools.product((np.nan, np.inf, -np.inf), (1, 3), (np.float32, np.float64)):
+        x = np.full((count, size), -3e38, dtype)
+        assert player.act(x).shape == (count,)
+        x[-1, size - 2] = value
+        for ask in (player.act, player.outputs):
+            with pytest.raises(ValueError, match=rf"Observation {count - 1} is not finite: {value} at \[{size - 2}\]"):
+                ask(x)
+    with pytest.raises(ValueError, match=r"Observation 0 is not finite: inf at \[0\]"):
+        player.act(np.full((1, size), 1e300))  # of float64, which float32 does not hold
+    np.testing.assert_array_equal(player.act(player.golden.observation[:1]), player.golden.action[:1])
 
 
 def test_floats_are_no_bytes(tmp_path: Path) -> None:
@@ -185,8 +204,11 @@ def test_a_runtime_that_was_not_emitted(tmp_path: Path) -> None:
 def test_a_refused_policy(tmp_path: Path) -> None:
     """It plays only for those who insist."""
     written(tmp_path / "a", dense_graph(), refused="it scores 3.0, the live policy 12.0")
-    with pytest.raises(ValueError, match="failed its gate: it scores 3.0"):
+    with pytest.raises(Refused) as error:
         Player(tmp_path / "a")
+    assert str(error.value) == (
+        "This policy failed its gate: it scores 3.0, the live policy 12.0. To play it nevertheless: allow_refused=True."
+    )
     assert Player(tmp_path / "a", allow_refused=True).card["refused"] is not None
 
 
@@ -330,6 +352,7 @@ def test_the_command(vector: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "There is no folder" in capsys.readouterr().err
     written(tmp_path / "a", dense_graph(), refused="no")
     assert main([str(tmp_path / "a")]) == 2
+    assert capsys.readouterr().err == "This policy failed its gate: no. To play it nevertheless: --allow-refused.\n"
     assert main([str(tmp_path / "a"), "--allow-refused", "--runtime", "onnx"]) == 0
 
 

@@ -277,8 +277,17 @@ def test_nothing_asked_nothing_but_the_dead_goes() -> None:
     assert np.array_equal(run(smaller, states), run(alive, states))
 
 
+@pytest.mark.parametrize("name", GRAPHS)
+def test_all_that_is_prunable_can_be_pruned(name: str) -> None:
+    """At exactly that share, whatever rounding makes of it, one unit stays in every layer and the policy runs."""
+    graph = GRAPHS[name]
+    smaller = prune(graph, states_of(graph, 60), prunable(graph))
+    assert all(site.units == 1 for site in pruning._sites(smaller)) and prunable(smaller) == 0
+    assert run(smaller, states_of(graph, 5)).shape == (5, graph.num_outputs)
+
+
 @pytest.mark.parametrize(
-    ("fraction", "said"), [(1.0, "below 1"), (-0.1, "at least 0"), (np.nan, "at least 0"), (0.999, "At most")]
+    ("fraction", "said"), [(1.0, "below 1"), (-0.1, "at least 0"), (np.nan, "at least 0"), (0.999, "only up to 72.9")]
 )
 def test_impossible_fractions_are_refused(fraction: float, said: str) -> None:
     """Outside [0, 1), or more than what can be removed, is a ValueError that says what is possible."""

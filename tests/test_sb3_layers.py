@@ -14,8 +14,9 @@ from torch import nn
 from agent.freeze import graph
 from agent.freeze.convert import from_modules
 from agent.freeze.graph import Discrete
-from agent.freeze.sb3_layers import Quantiles, acting_layers, channels
+from agent.freeze.sb3_layers import Extractor, Quantiles, acting_layers, channels
 from agent.freeze.sb3_policy import load_zip
+from agent.sb3.extractors import SmallGrid
 from strangers import check_alike, fresh, sample
 
 INF = np.inf
@@ -26,9 +27,13 @@ PICTURE = spaces.Box(0, 255, (3, 36, 44), np.uint8)
 CHANNELS_LAST = spaces.Box(0, 255, (36, 44, 2), np.uint8)
 PLANES = spaces.Box(0, 1, (3, 4, 5), np.uint8)  # three axes, but no picture
 SCALED = spaces.Box(-INF, INF, (3, 36, 44), np.float32)
+GRID = spaces.Box(0, 255, (4, 10, 10), np.uint8)
 FEW, ONE_OF = spaces.Discrete(3), spaces.Discrete(4)
 PUSH = spaces.Box(np.float32([-2, -1]), np.float32([1, 3]), dtype=np.float32)
 SMALL = {"features_extractor_kwargs": {"features_dim": 16}}
+
+WIDTH = {"features_extractor_kwargs": {"features_dim": 16}}  # not SMALL's, which stable-baselines3 adds to
+SMALL_GRID = {"features_extractor_class": SmallGrid, "normalize_images": False, "net_arch": []}
 
 CASES: dict[str, tuple[str, spaces.Space, spaces.Space, str, dict[str, Any]]] = {
     "dqn": ("DQN", SEEN, FEW, "MlpPolicy", {}),
@@ -40,6 +45,7 @@ CASES: dict[str, tuple[str, spaces.Space, spaces.Space, str, dict[str, Any]]] = 
     "dqn, flat picture": ("DQN", PICTURE, FEW, "MlpPolicy", {"net_arch": [9]}),
     "dqn, pictures": ("DQN", PICTURE, FEW, "CnnPolicy", {"net_arch": [9], **SMALL}),
     "dqn, channels last": ("DQN", CHANNELS_LAST, FEW, "CnnPolicy", SMALL),
+    "dqn, small grid": ("DQN", GRID, FEW, "CnnPolicy", SMALL_GRID),
     "qr-dqn": ("QR-DQN", SEEN, ONE_OF, "MlpPolicy", {"n_quantiles": 7, "net_arch": [16]}),
     "qr-dqn, 200 quantiles": ("QR-DQN", SEEN, ONE_OF, "MlpPolicy", {"net_arch": []}),
     "qr-dqn, pictures": ("QR-DQN", PICTURE, FEW, "CnnPolicy", {"n_quantiles": 5, **SMALL}),
@@ -55,6 +61,8 @@ CASES: dict[str, tuple[str, spaces.Space, spaces.Space, str, dict[str, Any]]] = 
     "ppo, layers behind pictures": ("PPO", PICTURE, FEW, "CnnPolicy", {"net_arch": [8], **SMALL}),
     "ppo, scaled": ("PPO", SCALED, FEW, "CnnPolicy", {"normalize_images": False, **SMALL}),
     "dqn, bytes as they are": ("DQN", PICTURE, FEW, "MlpPolicy", {"normalize_images": False, "net_arch": [9]}),
+    "ppo, small grid": ("PPO", GRID, FEW, "CnnPolicy", SMALL_GRID),
+    "ppo, small grid of its own size": ("PPO", GRID, FEW, "CnnPolicy", {**SMALL_GRID, **WIDTH}),
     "a2c": ("A2C", SEEN, ONE_OF, "MlpPolicy", {}),
     "a2c, pictures": ("A2C", CHANNELS_LAST, FEW, "CnnPolicy", SMALL),
     "trpo": ("TRPO", SEEN, PUSH, "MlpPolicy", {"net_arch": [8]}),
@@ -118,7 +126,7 @@ def test_shared_layers_of_old_versions() -> None:
         value_net__weight=(1, 5),
         value_net__bias=(1,),
     )
-    acting = acting_layers("actor critic", tensors, (4,), 3, nn.Tanh, nature=False, clip_mean=2.0)
+    acting = acting_layers("actor critic", tensors, (4,), 3, nn.Tanh, extractor="flatten", clip_mean=2.0)
     assert acting.widths == [7, 6]
     x = np.random.default_rng(1).standard_normal((50, 4)).astype(np.float32)
     y = np.tanh(x @ tensors["mlp_extractor.shared_net.0.weight"].T + tensors["mlp_extractor.shared_net.0.bias"])
@@ -130,7 +138,7 @@ def test_shared_layers_of_old_versions() -> None:
 def test_mean_limited_in_plain_layers() -> None:
     """The limit of a mean as dense layers equals clipping, exactly where it clips, however far outside the mean is."""
     tensors = tensors_of(actor__mu__0__weight=(3, 4), actor__mu__0__bias=(3,), actor__log_std=(4, 3))
-    acting = acting_layers("squashed actor", tensors, (4,), 3, nn.ReLU, nature=False, clip_mean=1.5)
+    acting = acting_layers("squashed actor", tensors, (4,), 3, nn.ReLU, extractor="flatten", clip_mean=1.5)
     x = np.random.default_rng(1).standard_normal((300, 4)).astype(np.float32) * np.float32([1, 1, 100, 1e6])
     plain = from_modules(acting.plain, (4,), "float32", Discrete(3))
     frozen = graph.run(plain, x)
@@ -181,14 +189,23 @@ def test_tensors_that_do_not_fit(change: dict[str, Any], said: str) -> None:
         shapes["q_net__q_net__2__bias"] = (2,)
     tensors = tensors_of(**{name: shape for name, shape in shapes.items() if shape is not None})
     with pytest.raises(ValueError, match=said):
-        acting_layers("action values", tensors, (4,), 3, nn.ReLU, nature=False, clip_mean=2.0)
+        acting_layers("action values", tensors, (4,), 3, nn.ReLU, extractor="flatten", clip_mean=2.0)
 
 
-@pytest.mark.parametrize("shape", [(3, 36, 52), (2, 36, 44), (3, 30, 44), (5,)])
-def test_pictures_that_do_not_fit(shape: tuple[int, ...]) -> None:
-    """NatureCNN on other channels, on pictures of another size or too small, or on no pictures is refused."""
-    state = fresh("DQN", PICTURE, FEW, "CnnPolicy", policy_kwargs=SMALL).policy.state_dict()
-    tensors = {name: value.numpy() for name, value in state.items()}
-    acting_layers("action values", tensors, (3, 36, 44), 3, nn.ReLU, nature=True, clip_mean=2.0)
-    with pytest.raises(ValueError, match="NatureCNN|numbers arrive"):
-        acting_layers("action values", tensors, shape, 3, nn.ReLU, nature=True, clip_mean=2.0)
+@pytest.mark.parametrize(
+    ("extractor", "name", "space", "kwargs", "shapes"),
+    [
+        ("nature", "NatureCNN", PICTURE, SMALL, [(3, 36, 52), (2, 36, 44), (3, 30, 44), (5,)]),
+        ("small grid", "SmallGrid", GRID, SMALL_GRID, [(4, 9, 10), (3, 10, 10), (4, 2, 10), (5,)]),
+    ],
+)
+def test_pictures_that_do_not_fit(
+    extractor: Extractor, name: str, space: spaces.Box, kwargs: dict[str, Any], shapes: list[tuple[int, ...]]
+) -> None:
+    """Convolutions on other channels, on pictures of another size or too small, or on no pictures are refused."""
+    state = fresh("DQN", space, FEW, "CnnPolicy", policy_kwargs=kwargs).policy.state_dict()
+    tensors = {key: value.numpy() for key, value in state.items()}
+    acting_layers("action values", tensors, space.shape, 3, nn.ReLU, extractor=extractor, clip_mean=2.0)
+    for shape in shapes:
+        with pytest.raises(ValueError, match=f"{name}|numbers arrive"):
+            acting_layers("action values", tensors, shape, 3, nn.ReLU, extractor=extractor, clip_mean=2.0)

@@ -30,7 +30,7 @@ def saved_as(folder: Path, algorithm: str, actions: gymnasium_spaces.Space, **kw
 def test_the_zoo(known: Any) -> None:
     """The files of 2020 and 2021 say which algorithm they are from, and their spaces."""
     saved = read_saved((ZOO / f"{known.file}.zip").read_bytes())
-    assert saved.algo == known.algorithm and not saved.nature
+    assert saved.algo == known.algorithm and saved.extractor == "flatten"
     assert isinstance(saved.observations, Box) and saved.observations.shape == known.observations.shape
     assert isinstance(saved.actions, Discrete) == (known.algorithm != "SAC")
     hidden = {"DQN": [256, 256], "QR-DQN": [256, 256], "SAC": [64, 64]}
@@ -41,7 +41,7 @@ def test_the_zoo(known: Any) -> None:
 def test_defaults(tmp_path: Path) -> None:
     """What was not given is what every version has taken."""
     saved = saved_as(tmp_path, "DQN", CHOICE)
-    assert (saved.clip_mean, saved.features, saved.quantiles) == (CLIP_MEAN, FEATURES, QUANTILES) == (2.0, 512, 200)
+    assert (saved.clip_mean, saved.quantiles, FEATURES["nature"]) == (CLIP_MEAN, QUANTILES, 512) == (2.0, 200, 512)
     assert saved.widths is None and saved.normalize_images and not saved.squash_output and saved.was_normalized is None
     assert saved.activation is nn.ReLU and saved_as(tmp_path, "PPO", CHOICE).activation is nn.Tanh
 

@@ -14,7 +14,8 @@ from agent.freeze.convert import from_q_network
 from agent.freeze.frozen_policy import FrozenPolicy
 from agent.freeze.gate import Scores
 from agent.freeze.graph import Graph, multiply_accumulates
-from agent.freeze.search import FRACTIONS, Bits, Trial, fewer_bits, smaller, weight_bytes
+from agent.freeze.prune import prunable, prune
+from agent.freeze.search import FLOAT32, FRACTIONS, Bits, Trial, fewer_bits, smaller, weight_bytes
 from agent.nets.q_network import make_q_network
 from agent.seeding import torch_generator
 from envs.fakes import CountingGame
@@ -34,7 +35,7 @@ def trial(graph: Graph, monkeypatch: pytest.MonkeyPatch, passes: Any) -> Trial:
     """A trial whose gate answers `passes(number of the question)`."""
     policy, random = FrozenPolicy(graph), np.random.default_rng(0)
     states = random.normal(size=(600, *SHAPE)).astype(np.float32)
-    made = Trial(policy.raw, policy.act, CountingGame(4), states, states[:200] + 0.1, 0, 0.05, 4, 4)
+    made = Trial(policy.raw, policy.act, CountingGame(4), states[:500], states, states[:200] + 0.1, 0, 0.05, 4, 4)
     asked: list[FrozenPolicy] = []
 
     def gate(self: Trial, act: Any) -> Scores:
@@ -54,6 +55,68 @@ def test_none_prunes_nothing_and_a_number_is_obeyed(graph: Graph, monkeypatch: p
     half = smaller(graph, made, 0.5, 10)
     assert multiply_accumulates(half) <= 0.55 * multiply_accumulates(graph)
     assert not made.asked and made.passes[-1].macs == multiply_accumulates(half)
+    assert made.passes[-1].name == "pruned by 50%, distilled for 10 steps"
+    smaller(graph, made, 0.5, 0)
+    assert made.passes[-1].name == "pruned by 50%", "nothing was distilled"
+
+
+def test_distillation_learns_from_the_states_for_it(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has more states than pruning, with the live policy's outputs in each."""
+    made = trial(graph, monkeypatch, lambda number: False)
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    real = search.distil
+
+    def noting(student: Graph, states: np.ndarray, targets: np.ndarray, **more: Any) -> Graph:
+        seen.append((states, targets))
+        return real(student, states, targets, **more)
+
+    monkeypatch.setattr(search, "distil", noting)
+    smaller(graph, made, 0.5, 10)
+    ((states, targets),) = seen
+    assert states is made.taught and len(states) > len(made.states)
+    np.testing.assert_array_equal(targets, made.live(states))
+
+
+def test_auto_stops_at_what_can_be_pruned(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However well the gate passes, no share is tried that inputs and outputs do not leave room for."""
+    made = trial(graph, monkeypatch, lambda number: True)
+    tried: list[float] = []
+    monkeypatch.setattr(search, "prunable", lambda _: 0.75)
+    monkeypatch.setattr(search, "prune", lambda whole, _, fraction: (tried.append(fraction), whole)[1])
+    smaller(graph, made, "auto", 0)
+    assert tried == [fraction for fraction in FRACTIONS if fraction <= 0.75] and len(tried) == 2
+    monkeypatch.setattr(search, "prunable", lambda _: 0.5)
+    assert smaller(graph, made, "auto", 0) is graph and len(tried) == 2
+
+
+def test_auto_counts_active_units_alone(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A policy most of which is never active loses more still, and what was lost already is not tried again."""
+    made = trial(graph, monkeypatch, lambda number: True)
+    alive = prune(graph, made.states, 0.75)
+    left = multiply_accumulates(alive) / multiply_accumulates(graph)
+    tried: list[float] = []
+    monkeypatch.setattr(search, "drop_dead", lambda *_: alive)
+    monkeypatch.setattr(search, "prune", lambda whole, _, fraction: (tried.append(fraction), alive)[1])
+    smaller(graph, made, "auto", 0)
+    assert tried == pytest.approx([1 - (1 - fraction) * left for fraction in FRACTIONS], abs=1e-4) and tried[0] > 0.85
+
+
+def test_a_share_beyond_what_can_be_pruned_is_an_error(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the most that can be, and does not round what was asked for to all."""
+    made = trial(graph, monkeypatch, lambda number: True)
+    assert prunable(graph) == 1 - 6 / 640
+    with pytest.raises(ValueError, match=r"^99\.99% of this policy's .* only up to 99\.062%"):
+        smaller(graph, made, 0.9999, 0)
+
+
+def test_the_very_same_policy_plays_once(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What passed as a candidate is not played again when it is judged at the end; another policy is."""
+    made = trial(graph, monkeypatch, lambda number: True)
+    policy, _ = fewer_bits(graph, made, "auto")
+    again = made.scores(policy, lambda: pytest.fail("it has played"))
+    assert again is made.passes[-1].scores and len(made.asked) == 1
+    assert made.scores(FrozenPolicy(graph), lambda: policy.act).passed and len(made.asked) == 2
+    assert made.scores(FrozenPolicy(graph), lambda: pytest.fail("the same layers in another object")).passed
 
 
 @pytest.mark.parametrize("good", [0, 1, 2])
@@ -99,8 +162,9 @@ def test_passes_say_what_they_did(graph: Graph, monkeypatch: pytest.MonkeyPatch)
     said: list[str] = []
     made = trial(graph, monkeypatch, lambda number: True)
     made.say = said.append
-    done = made.note("as it was", FrozenPolicy(graph), gate=True)
+    done = made.note("as it was", FrozenPolicy(graph), FLOAT32, gate=True)
     assert done.agreement.agree == 1 and done.figures()["gate"]["passed"] is True
-    assert made.note("again", FrozenPolicy(graph), gate=False).figures()["gate"] is None
-    assert said[0].startswith("as it was: 640 multiply-accumulates") and said[0].endswith("passes")
+    assert made.note("again", FrozenPolicy(graph), FLOAT32, gate=False).figures()["gate"] is None
+    assert said[0].startswith("playing the live policy's episodes, 4 of them")
+    assert said[1].startswith("as it was: 640 multiply-accumulates") and said[1].endswith("passes")
     assert torch.is_grad_enabled()

@@ -16,19 +16,25 @@ ZOO = Path(__file__).parent / "zoo"
 
 
 def states(source, count: int = 50) -> np.ndarray:
-    """Random observations of the source's game."""
-    return np.random.default_rng(0).normal(size=(count, *source.spec.observation_shape)).astype(np.float32)
+    """Random observations of the source's game: numbers, or grids of zeros and ones."""
+    rng, shape = np.random.default_rng(0), (count, *source.spec.observation_shape)
+    if source.spec.observation_dtype == "uint8":
+        return rng.integers(0, 2, shape, np.uint8)
+    return rng.normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("algo", ["icebox", "ppo", "dqn-sb3"])
-def test_the_graph_of_a_run_is_its_live_policy(tmp_path: Path, algo: str) -> None:
+@pytest.mark.parametrize(
+    ("game", "algo"),
+    [(game, algo) for game in ("cartpole", "minatar/breakout") for algo in ("icebox", "ppo", "dqn-sb3")],
+)
+def test_the_graph_of_a_run_is_its_live_policy(tmp_path: Path, game: str, algo: str) -> None:
     """The run of our agent and of stable-baselines3's algorithms: graph and live network give the same outputs."""
-    folder = short_runs.train(tmp_path / "runs", "cartpole", "--quiet", "--algo", algo)[1]
+    folder = short_runs.train(tmp_path / "runs", game, "--quiet", "--algo", algo, "--steps", "200")[1]
     source = load_source(str(folder.path), tmp_path, None, "last")
     observation = states(source)
     np.testing.assert_allclose(run(source.graph, observation), source.outputs(observation), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(source.act(observation), decide(source.graph.head, source.outputs(observation)))
-    assert source.game == "cartpole" and source.described.endswith("the last")
+    assert source.game == game and source.described.endswith("the last")
 
 
 @pytest.mark.parametrize(
@@ -44,11 +50,13 @@ def test_a_zip_says_its_game_by_its_name(name: str, game: str, algorithm: str) -
 
 def test_what_cannot_be_frozen_is_named(tmp_path: Path) -> None:
     """A zip without a game, one for another game, one that is not there, and --game for a run are refused."""
-    shutil.copy(ZOO / "dqn-CartPole-v1.zip", tmp_path / "agent.zip")
+    for name in ("agent.zip", "mine-Acrobot-v1.zip"):
+        shutil.copy(ZOO / "dqn-CartPole-v1.zip", tmp_path / name)
     for arguments, match in [
         ((str(tmp_path / "agent.zip"), tmp_path, None, "best"), "--game"),
-        ((str(tmp_path / "agent.zip"), tmp_path, "lunar-lander", "best"), "takes observations"),
-        ((str(tmp_path / "agent.zip"), tmp_path, "gym:Pendulum-v1", "best"), "takes observations"),
+        ((str(tmp_path / "agent.zip"), tmp_path, "lunar-lander", "best"), "takes observations .*: it is no policy"),
+        ((str(tmp_path / "agent.zip"), tmp_path, "gym:Pendulum-v1", "best"), "takes observations .* it is no policy"),
+        ((str(tmp_path / "mine-Acrobot-v1.zip"), tmp_path, None, "best"), "takes observations .*: name its game with"),
         ((str(tmp_path / "none.zip"), tmp_path, None, "best"), "does not exist"),
         (("latest", tmp_path, "cartpole", "best"), "--game is for zips"),
     ]:

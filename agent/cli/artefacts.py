@@ -16,6 +16,7 @@ from agent.freeze.frozen_policy import FrozenPolicy
 from agent.freeze.player import Golden
 from agent.types import VectorEnv
 
+REFUSED = 3  # exit code of freeze and verify: a policy that must not be used
 OWNER = "freezing"  # of the randomness of the games in which policies are compared
 
 

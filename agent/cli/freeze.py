@@ -16,8 +16,8 @@ import numpy as np
 import tyro
 
 from agent.cli import freeze_report
-from agent.cli.artefacts import OWNER, emit, memory_of
-from agent.cli.session import make_games
+from agent.cli.artefacts import OWNER, REFUSED, emit, memory_of
+from agent.cli.session import make_games, set_threads
 from agent.cli.source import Source, load_source
 from agent.cli.tables import print_json
 from agent.cli.words import complain
@@ -25,17 +25,18 @@ from agent.freeze import artefact
 from agent.freeze.artefact import Artefact
 from agent.freeze.board import INSTALL, missing_tools, run_on_board
 from agent.freeze.card import Card
+from agent.freeze.distil import STEPS
 from agent.freeze.frozen_policy import FrozenPolicy
-from agent.freeze.gate import Act, agreement, visited
-from agent.freeze.player import Golden, Player
-from agent.freeze.search import Bits, Trial, Wanted, fewer_bits, smaller
-from agent.seeding import seed_for
+from agent.freeze.gate import agreement, visited
+from agent.freeze.player import TOLERANCE, Golden, Player
+from agent.freeze.prune import require_prunable
+from agent.freeze.search import FLOAT32, Bits, Trial, Wanted, fewer_bits, smaller
+from agent.seeding import numpy_generator, seed_for
 
-CANDIDATE = Bits("candidate", 8)
-REFUSED = 3  # the exit code when the gate failed
 GOLDEN = 100  # states whose outputs travel with the artefact
 STATES = 10_000  # to calibrate on, and as many others to compare choices on
-EPSILON = 0.02  # of the actions while states to calibrate on are collected
+TAUGHT, TAUGHT_BYTES = 50_000, 500_000_000  # states to distil on; fewer where they are large, but not below STATES
+EPSILON = 0.02  # of the actions while states to calibrate and distil on are collected
 GAMES, GAMES_LARGE, LARGE = 100, 25, 10_000  # at once; fewer where an observation has more entries than LARGE
 
 
@@ -56,8 +57,8 @@ class Arguments:
     """auto: 8-bit integers, and 16 bits where the gate fails otherwise."""
     prune: str = "none"
     """none; auto: as much as the gate allows; or the share of multiply-accumulates to remove, as 0.5."""
-    distil_steps: int = 3000
-    """Updates with which a pruned policy learns from the live one; 0: none."""
+    distil_steps: int = STEPS
+    """Updates with which a pruned policy learns from the live one, fewer for large networks; 0: none."""
     board: Literal["none", "cortex-m4", "cortex-m55"] = "none"
     """Also compile for this microcontroller and run there (in QEMU)."""
     game: str | None = None
@@ -82,6 +83,8 @@ def run(arguments: Arguments) -> int:
     """Freeze as the arguments say and print the report; return 0, or 3 when the gate failed."""
     checked(arguments)
     if arguments.out is not None:
+        if arguments.out == Path():
+            raise ValueError("--out: name a folder of its own for the artefact; it is empty or the folder you are in.")
         artefact.require_replaceable(arguments.out)  # before minutes of work
         above = next(parent for parent in arguments.out.absolute().parents if parent.exists())
         if not above.is_dir() or not os.access(above, os.W_OK):
@@ -132,6 +135,10 @@ def share_of(prune: str) -> float | Literal["auto", "none"]:
 def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, Any]]:
     """Return the artefact's folder, its card, and what was measured on this machine's clock."""
     started = time.monotonic()
+    share, targets = share_of(arguments.prune), arguments.target.split(",")
+    if isinstance(share, float):
+        require_prunable(source.graph, share)
+    set_threads(source.settings, source.spec)
 
     def say(sentence: str) -> None:
         print(f"{time.monotonic() - started:6.1f} s  {sentence}", file=sys.stderr, flush=True)
@@ -139,29 +146,33 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
     large = math.prod(source.spec.observation_shape) > LARGE
     games = make_games(source.game, source.settings, min(GAMES_LARGE if large else GAMES, arguments.episodes), owner=OWNER)
     try:
-        say(f"collecting {2 * STATES:,} states that the live policy visits in {source.game}")
+        many = _states_to_collect(source, distilled=share != "none" and arguments.distil_steps > 0)
+        say(f"collecting {many + STATES:,} states that the live policy visits in {source.game}")
         actions = source.spec.num_actions
+        taught = visited(
+            games, source.act, many, seed_for(arguments.seed, "calibration"), epsilon=EPSILON * (actions > 0),
+            num_actions=actions,
+        )  # fmt: skip
+        some = numpy_generator(arguments.seed, "calibrated").choice(many, STATES, replace=False)
         trial = Trial(
             live=source.outputs,
             live_act=source.act,
             games=games,
-            states=visited(
-                games, source.act, STATES, seed_for(arguments.seed, "calibration"), epsilon=EPSILON * (actions > 0),
-                num_actions=actions,
-            ),
+            states=taught if many == STATES else taught[np.sort(some)],
+            taught=taught,
             fresh=visited(games, source.act, STATES, seed_for(arguments.seed, "agreement")),
             seed=seed_for(arguments.seed, "paired episodes"),
             margin=arguments.margin,
             episodes=arguments.episodes,
             most=arguments.most_episodes,
             say=say,
-        )  # fmt: skip
-        trial.acting = lambda policy: compiled(source, trial, policy)
-        trial.note("stripped and folded", FrozenPolicy(source.graph), gate=False)
-        small = smaller(source.graph, trial, share_of(arguments.prune), arguments.distil_steps)
+        )
+        trial.acting = lambda policy, bits: _player(_artefact(source, trial, policy, bits, targets)).act
+        trial.note("stripped and folded", FrozenPolicy(source.graph), FLOAT32, gate=False)
+        small = smaller(source.graph, trial, share, arguments.distil_steps)
         policy, bits = fewer_bits(small, trial, arguments.precision)
         folder = arguments.out or Path("frozen") / freeze_report.folder_name(source.game, source.name, bits.name)
-        say("playing what is written, ONNX and C, against the live policy")
+        say("judging what is written against the live policy, and measuring how long one decision takes")
         return folder, *_written(source, arguments, trial, policy, bits, folder)
     finally:
         games.close()
@@ -173,12 +184,11 @@ def _written(
     """Judge the policy as it is emitted, and write the artefact with the verdict; return its card and the timings."""
     targets = arguments.target.split(",")
     made = _artefact(source, trial, policy, bits, targets)
-    with tempfile.TemporaryDirectory(prefix="icebox-") as scratch:  # nothing unjudged is ever left where it could be used
-        artefact.write(Path(scratch) / "candidate", made)
-        player = Player(Path(scratch) / "candidate")
-        raw, actions = player.outputs(trial.fresh), player.act(trial.fresh)
-        choices = agreement(trial.fresh_outputs, policy.outputs(raw), policy.head, trial.fresh_actions, actions)
-        made = replace(made, card=freeze_report.judged(made.card, trial, choices, trial.gate(player.act)))
+    player = _player(made)
+    raw, actions = player.outputs(trial.fresh), player.act(trial.fresh)
+    choices = agreement(trial.fresh_outputs, policy.outputs(raw), policy.head, trial.fresh_actions, actions)
+    scores = trial.scores(policy, lambda: player.act)
+    made = replace(made, card=freeze_report.judged(made.card, trial, choices, scores))
     artefact.write(folder, made)
     measured = freeze_report.measure(source, folder, trial.fresh, targets)
     if arguments.board != "none":
@@ -197,17 +207,22 @@ def _artefact(source: Source, trial: Trial, policy: FrozenPolicy, bits: Bits, ta
     return Artefact(card, graph=policy.graph, golden=golden, emitted=files, integer=policy.integer, live=source.graph)
 
 
-def compiled(source: Source, trial: Trial, policy: FrozenPolicy) -> Act:
-    """Return how a candidate acts, as fast as its runtimes are: an artefact of it in a folder that is gone again."""
+def _player(made: Artefact) -> Player:
+    """Return what plays an artefact; its folder is gone again: nothing unjudged is left where it could be used."""
     with tempfile.TemporaryDirectory(prefix="icebox-") as scratch:
-        folder = Path(scratch) / "candidate"
-        artefact.write(folder, _artefact(source, trial, policy, CANDIDATE, ["onnx", "c"]))
-        return Player(folder).act
+        artefact.write(Path(scratch) / "candidate", made)
+        return Player(Path(scratch) / "candidate")
+
+
+def _states_to_collect(source: Source, *, distilled: bool) -> int:
+    """Return how many states pruning and calibration get, and distillation, which more of them make better."""
+    each = math.prod(source.spec.observation_shape) * np.dtype(source.spec.observation_dtype).itemsize
+    return max(STATES, min(TAUGHT, TAUGHT_BYTES // each)) if distilled else STATES
 
 
 def on_board(files: Mapping[str, bytes], board: str, golden: Golden) -> dict[str, Any]:
     """Return what the policy takes of a microcontroller, and on how many golden states it gives other outputs there."""
     report = run_on_board(files, board, golden.observation)
-    slack = 0.0 if golden.output.dtype == np.int32 else 1e-5 * max(1.0, float(np.abs(golden.output).max()))
+    slack = 0.0 if golden.output.dtype == np.int32 else TOLERANCE * max(1.0, float(np.abs(golden.output).max()))
     other = (np.abs(report.outputs.astype(np.float64) - golden.output) > slack).any(axis=1)
     return report.figures() | {"states": len(other), "other_outputs": int(other.sum())}

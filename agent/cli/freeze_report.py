@@ -118,7 +118,7 @@ def _preprocessing(source: Source) -> str:
             f"The newest of {atari.frame_skip} emulator frames, the brighter of the last two, grey, 84x84, of the last "
             f"{atari.stack} oldest first; nothing is scaled, the policy does it."
         )
-    return "None: the observation as the game gives it; the policy scales and normalises by itself."
+    return "The policy takes the observation as the game gives it, and scales and normalises by itself."
 
 
 def reason(scores: Scores) -> str:
@@ -209,7 +209,9 @@ def table(card: Card, measured: Mapping[str, Any], folder: Path) -> str:
 
 
 def _change(before: int, after: int, unit: str) -> str:
-    return f"{after:,}{unit}" if before == after else f"{after:,}{unit}, before {before:,} ({after / before:.0%})"
+    if before == after:
+        return f"{after:,}{unit}"
+    return f"{after:,}{unit}, before {before:,} ({after / before:{'.0%' if 10 * after > before else '.2%'}})"
 
 
 def _choices(choices: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from agent.cli.tables import print_json
 from agent.cli.words import complain
 from agent.evaluation import play_episodes
 from agent.freeze import artefact
-from agent.freeze.player import Player
+from agent.freeze.player import Player, Refused
 from agent.types import Episode
 
 
@@ -87,4 +87,7 @@ def trusted_player(folder: Path, runtime: str, *, allow_refused: bool) -> Player
                 raise ValueError(f"{said} Take --runtime onnx.")
             complain(said)
             runtime = "onnx"
-    return Player(folder, runtime, allow_refused=allow_refused)
+    try:
+        return Player(folder, runtime, allow_refused=allow_refused)
+    except Refused as refused:
+        raise Refused(refused.reason, "--allow-refused") from None

@@ -17,12 +17,10 @@ from agent.cli.session import family_settings
 from agent.cli.settings import load_settings
 from agent.config import Settings
 from agent.freeze.convert import from_q_network
-from agent.freeze.graph import Graph, decide
+from agent.freeze.graph import Graph, decide, in_blocks
 from agent.freeze.sb3_policy import load_zip
 from agent.telemetry.run_folder import RunFolder, find
 from envs.make import GameSpec, spec
-
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class Source:
     @torch.inference_mode()
     def outputs(self, observation: np.ndarray) -> np.ndarray:
         """Return the live network's outputs, [N, *shape] -> f32 [N, outputs]."""
-        blocks = np.split(observation, range(BATCH, len(observation), BATCH))
-        return np.concatenate([self.network(torch.from_numpy(np.ascontiguousarray(block))).numpy() for block in blocks])
+        return in_blocks(lambda block: self.network(torch.from_numpy(np.ascontiguousarray(block))).numpy(), observation)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Return the live policy's greedy actions, [N, *shape] -> i64 [N] or f32 [N, n]."""
@@ -51,7 +48,10 @@ class Source:
 
 
 def load_source(name: str, runs_dir: Path, game: str | None, weights: str) -> Source:
-    """Return what `name` (a zip, a run folder, `latest` or `GAME/latest`) stands for; ValueError when it cannot be frozen."""
+    """Return what `name` stands for: a zip, a run folder, `latest` or `GAME/latest`.
+
+    ValueError when it cannot be frozen.
+    """
     path = Path(name)
     if path.suffix == ".zip" and path.is_file():
         return _from_zip(path, game)
@@ -95,21 +95,21 @@ def _from_stock(folder: RunFolder, settings: Settings, seen: GameSpec, weights: 
 def _from_zip(path: Path, game: str | None) -> Source:
     stranger = load_zip(path)
     notes = list(stranger.notes)
+    hint = "name its game with --game" if game is None else "it is no policy of that game"
     if game is None:
         game = _game_in(path.name)
-        notes.append(f"{path.name}: taken for a policy of {game}, as its name says. If it is not, name its game with --game.")
+        notes.append(f"{path.name}: taken for a policy of {game}, as its name says. If not, name its game with --game.")
     settings = load_settings(game).model_copy(update={"device": "cpu"})
     seen = spec(game, **family_settings(settings))
     if stranger.graph.shape != seen.observation_shape or stranger.graph.dtype != seen.observation_dtype:
         raise ValueError(
             f"{path.name} takes observations {stranger.graph.dtype} {stranger.graph.shape}, {seen.name} gives "
-            f"{seen.observation_dtype} {seen.observation_shape}: name its game with --game."
+            f"{seen.observation_dtype} {seen.observation_shape}: {hint}."
         )
     actions = seen.num_actions or len(seen.action_low or ())
     if stranger.graph.num_outputs != actions:
         raise ValueError(
-            f"{path.name} chooses among {stranger.graph.num_outputs} actions, {seen.name} has {actions}: name its game "
-            "with --game."
+            f"{path.name} chooses among {stranger.graph.num_outputs} actions, {seen.name} has {actions}: {hint}."
         )
     torch.set_num_threads(1)
     return Source(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from agent.cli.artefacts import games_of, trusted_files
+from agent.cli.artefacts import REFUSED, games_of, settings_of, trusted_files
+from agent.cli.session import family_settings
 from agent.cli.tables import print_json
 from agent.freeze import artefact
 from agent.freeze.artefact import Artefact
 from agent.freeze.frozen_policy import FrozenPolicy
 from agent.freeze.gate import paired
-from agent.freeze.player import Player
-
-REFUSED = 3
+from agent.freeze.player import MANIFEST, REQUIRED, Player
+from envs.make import spec
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def run(arguments: Arguments) -> int:
     """Verify as the arguments say and print what was found; return 0, or 3 when something is wrong."""
     if arguments.episodes is not None and arguments.episodes < 0:
         raise ValueError(f"--episodes: must be a whole number, at least 0, got {arguments.episodes}.")
+    if not any((arguments.artefact / name).is_file() for name in {MANIFEST, *REQUIRED} - {"README.md"}):
+        raise ValueError(f"{arguments.artefact} is no artefact: name a folder that 'icebox freeze' wrote.")
     found: dict[str, Any] = {"artefact": str(arguments.artefact), "wrong": []}
 
     def check(name: str, work: Callable[[], str]) -> bool:
@@ -55,17 +58,19 @@ def run(arguments: Arguments) -> int:
     read: list[Artefact] = []
     if check("files", lambda: _files(arguments.artefact, read)):
         made = read[0]
-        check("emitted", lambda: _emitted(made))
+        check("game", lambda: _game(made))
+        follows = check("emitted", lambda: _emitted(made))
         check("reference", lambda: _reference(made))
         players = {name: Player for name in ("onnx", "c") if f"policy.{name}" in made.emitted}
-        for name in players:
+        for name in players if follows else ():  # an artefact's C is a program: that of somebody else is not run
             check(f"runtime {name}", lambda name=name: _runtime(arguments.artefact, name, players))
         if not found["wrong"] and arguments.episodes != 0:
             player = next(iter(players.values()))
             check("gate", lambda: _gate(made, player, arguments.episodes, found))
         if made.card.refused is not None:
             check("verdict", lambda: _refused(made))
-    print("The artefact is as it was frozen." if not found["wrong"] else "This artefact must not be used.", file=sys.stderr)
+    verdict = "This artefact must not be used." if found["wrong"] else "The artefact is as it was frozen."
+    print(verdict, file=sys.stderr)
     if arguments.json:
         print_json(found)
     return REFUSED if found["wrong"] else 0
@@ -74,6 +79,20 @@ def run(arguments: Arguments) -> int:
 def _files(folder: Path, read: list[Artefact]) -> str:
     read.append(artefact.read(folder))
     return "every size and SHA-256 is that of the manifest"
+
+
+def _game(made: Artefact) -> str:
+    card, graph = made.card, made.graph
+    seen = spec(card.game, **family_settings(settings_of(card)))
+    for what, kept, given in (
+        ("observations", f"{graph.dtype} {graph.shape}", f"{seen.observation_dtype} {seen.observation_shape}"),
+        ("frames in an observation", card.observation.stack, seen.stack),
+        ("frames for which an action is held", card.observation.frame_skip, seen.frame_skip),
+        ("actions", graph.num_outputs, seen.num_actions or len(seen.action_low or ())),
+    ):
+        if kept != given:
+            raise ValueError(f"policy.json says {what}: {kept}; {seen.name} has {given}.")
+    return f"observations and actions are those of {seen.name}"
 
 
 def _emitted(made: Artefact) -> str:
@@ -96,7 +115,9 @@ def _reference(made: Artefact) -> str:
 
 
 def _runtime(folder: Path, name: str, players: dict[str, Any]) -> str:
-    players[name] = Player(folder, name, allow_refused=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # what they say is in the error as well
+        players[name] = Player(folder, name, allow_refused=True)
     return "gives the outputs of every golden state"
 
 
@@ -119,8 +140,9 @@ def _gate(made: Artefact, player: Player, episodes: int | None, found: dict[str,
         games.close()
     found["scores"] = scores.figures()
     text = (
-        f"{scores.frozen_mean:.1f} frozen, {scores.live_mean:.1f} live in the same {scores.episodes} episodes; difference "
-        f"{scores.difference:+.1f}, 95% interval {scores.low:+.1f} to {scores.high:+.1f}, margin -{scores.margin:.1f}"
+        f"{scores.frozen_mean:.1f} frozen, {scores.live_mean:.1f} live in the same {scores.episodes} episodes; "
+        f"difference {scores.difference:+.1f}, 95% interval {scores.low:+.1f} to {scores.high:+.1f}, "
+        f"margin -{scores.margin:.1f}"
     )
     if not scores.passed:
         raise ValueError(text + ".")

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from agent.durable import make_directory, sync_directory, write_atomic, write_new
 from agent.freeze.card import Card, model_card
 from agent.freeze.codec import decode, encode
 from agent.freeze.graph import Continuous, Graph
@@ -50,7 +51,6 @@ from agent.freeze.player import (
     read_files,
     read_golden,
 )
-from agent.telemetry.files import write_atomic
 
 _OURS = {*REQUIRED, *EMITTED, MANIFEST, MEASURED}  # all that a folder may hold for `write` to replace it
 _GRAPHS = ("float", "integer", "live")  # as policy.json calls them
@@ -88,26 +88,26 @@ def write(folder: Path | str, artefact: Artefact) -> None:
         os.rename(old, folder)  # a power cut came between the two renamings below
     for leftover in (new, old):
         _remove(leftover)
-    os.makedirs(folder.parent, exist_ok=True)
+    make_directory(folder.parent)
     try:
         os.mkdir(new)
         for name, data in contents.items():
-            _write(new / name, data)
-        _sync_directory(new)
-        _write(new / MANIFEST, manifest_of(contents))
-        _sync_directory(new)
+            write_new(new / name, [data])
+        sync_directory(new)
+        write_new(new / MANIFEST, [manifest_of(contents)])
+        sync_directory(new)
         replacing = os.path.lexists(folder)
         if replacing:
-            _sync_directory(folder.parent)  # of the three names at least one is durable at any time
+            sync_directory(folder.parent)  # of the three names at least one is durable at any time
             os.rename(folder, old)
         try:
-            _sync_directory(folder.parent)
+            sync_directory(folder.parent)
             os.rename(new, folder)
         except BaseException:
             if replacing:
                 os.rename(old, folder)
             raise
-        _sync_directory(folder.parent)
+        sync_directory(folder.parent)
     except BaseException:
         with suppress(OSError):
             _remove(new)
@@ -270,12 +270,14 @@ def _npz(arrays: Golden) -> bytes:
 
 
 def require_replaceable(folder: Path) -> None:
-    """Raise ValueError when something is there that is not an artefact, or that holds more than one."""
+    """Raise ValueError when something is there that is neither an artefact nor empty, or that holds more than one."""
     if not os.path.lexists(folder):
         return
     if os.path.islink(folder) or not os.path.isdir(folder):
         raise ValueError(f"{folder} is there and is no folder: choose another --out.")
-    if strangers := sorted(set(os.listdir(folder)) - _OURS):
+    if not (held := os.listdir(folder)):
+        return
+    if strangers := sorted(set(held) - _OURS):
         raise ValueError(f"{folder} holds {strangers[0]!r:.100}, no part of a frozen policy: it is not replaced.")
     try:
         manifest = parse_json(read_file(folder, MANIFEST, MANIFEST_BYTES), MANIFEST)
@@ -283,29 +285,6 @@ def require_replaceable(folder: Path) -> None:
         manifest = None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ValueError(f"{folder} is there and holds no frozen policy: it is not replaced.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a new file and make its data durable."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable; Windows cannot, there a rename is as durable as NTFS makes it."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(folder: Path) -> None:

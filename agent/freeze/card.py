@@ -127,14 +127,14 @@ def _body(card: dict[str, Any], emitted: Iterable[str]) -> Iterator[str]:
     for name, value in _leaves({key: card["source"].get(key) for key in ("name", "weights")}, "frozen from"):
         yield f"| {_cell(name)} | {_cell(value)} |"
     yield f"| observation | {seen['dtype']} {seen['shape']}, {_cell(seen['layout'])} |"
-    yield f"| before it enters | {_cell(seen['preprocessing'])} |"
+    yield f"| preprocessing | {_cell(seen['preprocessing'])} |"
     yield f"| frames | {seen['stack']} to an observation; an action is held for {seen['frame_skip']} |"
     yield f"| actions | {chosen['kind']}: {', '.join(map(_cell, chosen['names']))} |"
     if chosen["kind"] == "continuous":
         yield f"| range | {chosen['low']} to {chosen['high']} |"
     bits = f"{precision['weight_bits']}-bit weights, {precision['activation_bits']}-bit activations"
     wide = f"; 16 bits in layers {precision['wide']}" if precision["wide"] else ""
-    yield f"| precision | {_cell(precision['name'])}: {bits}{wide} |"
+    yield f"| precision | {_cell(precision['name'])}: {bits}{wide}{_last_layer(card)} |"
     yield f"| multiply-accumulates | {card['macs']:,} per decision |"
     if card["arena_bytes"] is not None:
         yield f"| RAM of the C | {card['arena_bytes']:,} bytes |"
@@ -163,6 +163,30 @@ def _body(card: dict[str, Any], emitted: Iterable[str]) -> Iterator[str]:
     if "policy.c" in emitted:
         yield "`policy.c`, `policy.h`: C99 without heap; `policy_step` keeps the frames, `policy_action` chooses."
     yield "`golden.npz` holds states with the answers that every runtime must give; `MANIFEST.json` the SHA-256 of all."
+
+
+def _last_layer(card: dict[str, Any]) -> str:
+    """Return of how many bits the last layer of an 8-bit policy is, as its integer layers say; empty when of 8."""
+    graph = card["graphs"]["integer"]
+    if graph is None or card["precision"]["weight_bits"] != 8:
+        return ""
+    *before, last = _unfolded(graph["layers"])
+    if last.get("weight", {}).get("dtype") != "int16":
+        return ""
+    giving = [layer for layer in before if layer["kind"] not in ("IntFlatten", "MaxPool")]
+    bits = 8  # of a picture
+    if giving:
+        low, high = giving[-1].get("low"), giving[-1].get("high")
+        bits = high.bit_length() + (low < 0) if isinstance(high, int) else 16  # of a table, and of float observations
+    return f"; the last layer has 16-bit weights and {bits}-bit inputs"
+
+
+def _unfolded(layers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the layers, and behind the layer that repeats others these."""
+    for layer in layers:
+        yield layer
+        if layer["kind"] == "IntFractions":
+            yield from _unfolded(layer["layers"])
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, str]]:

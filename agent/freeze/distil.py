@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from agent.freeze.damage import shares, typical_gap
-from agent.freeze.graph import Continuous, Discrete, Graph
+from agent.freeze.graph import Continuous, Discrete, Graph, multiply_accumulates
 from agent.freeze.rebuild import LayerModule, Student, from_trained, to_modules
 from agent.seeding import numpy_generator
 
-LEARNING_RATE = 3e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
+STEPS = 3000  # in which a small policy learns what it can
+BATCH, SMALLEST = 256, 32  # states of a step
+WORK = 4e11  # multiply-accumulates forwards in all steps: one to two minutes on two cores
+LEARNING_RATE = 6e-3  # of Adam at the start, as a share of the size of a layer's weights; along a cosine to 0
 SHIFTS = ("bias", "shift")  # of any size; in the unit of the weights beside them
 HELD_OUT = 10  # every tenth state is only for judging
 JUDGED = 20  # how often on the way
@@ -24,7 +27,7 @@ Loss = Callable[[torch.Tensor, np.ndarray], torch.Tensor]  # outputs [N, A] in t
 
 
 def distil(
-    student: Graph, states: np.ndarray, targets: np.ndarray, *, steps: int, seed: int = 0, batch_size: int = 256
+    student: Graph, states: np.ndarray, targets: np.ndarray, *, steps: int, seed: int = 0, batch_size: int = BATCH
 ) -> Graph:
     """Return the student after `steps` updates towards the live outputs, [N, outputs], in states [N, *shape].
 
@@ -58,6 +61,18 @@ def distil(
             if score > best_score:
                 best, best_score = from_trained(module), score
     return best
+
+
+def affordable(student: Graph, steps: int) -> tuple[int, int]:
+    """Return how many of the steps, and of how many states each, a student of its size can take within WORK.
+
+    First the batch is halved, down to SMALLEST, and then there are fewer steps. It does not depend on the machine: the
+    same run gives the same policy.
+    """
+    macs, batch_size = multiply_accumulates(student), BATCH
+    while batch_size > SMALLEST and steps * batch_size * macs > WORK:
+        batch_size //= 2
+    return min(steps, max(1, int(WORK / (batch_size * macs)))), batch_size
 
 
 def _rates(module: Student) -> list[dict[str, Any]]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from agent.freeze import graph as floats
 from agent.freeze import integer as integers
 from agent.freeze.convert import from_q_network
-from agent.freeze.distil import distil
-from agent.freeze.graph import Continuous, Discrete, Graph
+from agent.freeze.distil import STEPS, distil
+from agent.freeze.graph import Continuous, Discrete, Graph, in_blocks
 from agent.freeze.integer import IntegerGraph
 from agent.freeze.prune import prune
 from agent.freeze.quantize import quantize
 from agent.nets.q_network import QNetwork
-
-BATCH = 256  # states at a time, so that the maps of large pictures fit any memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +32,9 @@ class FrozenPolicy:
 
     def raw(self, observation: np.ndarray) -> np.ndarray:
         """Return what the emitted policy gives: f32, or i32 when it was quantized, [N, *shape] -> [N, outputs]."""
-        blocks = [observation[start : start + BATCH] for start in range(0, len(observation), BATCH)]
         if self.integer is not None:
-            return np.concatenate([integers.run(self.integer, block) for block in blocks])
-        return np.concatenate([floats.run(self.graph, block) for block in blocks])
+            return in_blocks(partial(integers.run, self.integer), observation)
+        return in_blocks(partial(floats.run, self.graph), observation)
 
     def outputs(self, raw: np.ndarray) -> np.ndarray:
         """Return raw outputs as action values (or logits, or what a continuous head squashes), f64 [N, outputs]."""
@@ -60,7 +58,7 @@ def freeze(
     states: np.ndarray | None = None,
     pruned: float = 0.0,
     bits: int | None = None,
-    distil_steps: int = 2000,
+    distil_steps: int = STEPS,
 ) -> FrozenPolicy:
     """Return a network as a policy that can only act; the network goes on learning untouched.
 

@@ -32,11 +32,6 @@ class Agreement:
     regret: float  # mean loss in the live policy's values, as a share of their spread over actions; 0 when continuous
     within: float = 0.0  # of the range: as near as this counts as the same action when it is continuous
 
-    @property
-    def agree_but_for_ties(self) -> float:
-        """The share of states in which the choice is the same or the live policy has none."""
-        return self.agree + self.ties / self.states
-
 
 def agreement(
     live: np.ndarray, frozen: np.ndarray, head: Discrete | Continuous, live_action: np.ndarray, frozen_action: np.ndarray
@@ -69,19 +64,19 @@ def visited(
     generator = numpy_generator(seed, "random actions")
     rounds = -(-count // games.num_envs)
     stride = max(1, TURNS // rounds)  # some whole episodes rather than many beginnings
-    found = []
     games.reset(seed)
+    found = np.empty((rounds, *games.current.observation.shape), games.current.observation.dtype)  # [rounds, B, *shape]
     for turn in range(rounds * stride):
         observation = games.current.observation
         if turn % stride == 0:
-            found.append(observation.copy())
+            found[turn // stride] = observation
         action = act(observation)
         if epsilon:
             at_random = generator.random(len(action)) < epsilon
             action = np.where(at_random, generator.integers(num_actions, size=len(action)), action)
         games.send(action)
         games.recv()
-    return np.concatenate(found)[:count]
+    return found.reshape(-1, *found.shape[2:])[:count]
 
 
 @dataclass(frozen=True)
@@ -130,7 +125,6 @@ def paired(
     episodes: int,
     most: int,
     live: dict[int, np.ndarray] | None = None,
-    on_round: Callable[[Scores], None] | None = None,
 ) -> Scores:
     """Play the same episodes with policies["live"] and policies["frozen"] and judge the difference.
 
@@ -148,9 +142,7 @@ def paired(
             if number not in live:
                 live[number] = _round(games, policies["live"], start)
             scores.append(_round(games, policies["frozen"], start))
-            judged = compare(np.concatenate([live[i] for i in range(len(scores))]), np.concatenate(scores), margin)
-            if on_round is not None:
-                on_round(judged)
+        judged = compare(np.concatenate([live[i] for i in range(len(scores))]), np.concatenate(scores), margin)
         undecided = not judged.passed and judged.difference >= -judged.margin
         if not undecided or 2 * wanted > most:
             return judged

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+BATCH = 256  # observations at a time, so that the maps of large pictures fit any memory
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda x: x,
     "relu": lambda x: np.maximum(x, 0),
@@ -138,6 +139,12 @@ class Graph:
     def num_outputs(self) -> int:
         """Numbers that leave the last layer."""
         return self.head.num_actions if isinstance(self.head, Discrete) else len(self.head.low)
+
+
+def in_blocks(function: Callable[[np.ndarray], np.ndarray], observation: np.ndarray) -> np.ndarray:
+    """Return what a function gives for observations, BATCH of them at a time, [N, *shape] -> [N, ...]."""
+    starts = range(0, max(1, len(observation)), BATCH)
+    return np.concatenate([function(observation[start : start + BATCH]) for start in starts])
 
 
 def run(graph: Graph, observation: np.ndarray, dtype: type[np.floating] = np.float32) -> np.ndarray:

@@ -80,12 +80,12 @@ class IntConv:
 
 @dataclass(frozen=True, eq=False)
 class IntTable:
-    """An activation that is no ReLU. From s8 to s8: table[q + 127]. From s16 to s16: `interpolate` between 257 entries.
+    """An activation that is no ReLU, from s16 to s16: `interpolate` between 257 entries.
 
-    Where 8 bits are wanted behind the latter an `IntRescale` follows.
+    Where 8 bits are wanted behind it an `IntRescale` follows.
     """
 
-    table: np.ndarray  # i16 [255] of s8 values, or [257] for s16
+    table: np.ndarray  # i16 [257]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +207,7 @@ def apply(layer: IntLayer, q: np.ndarray) -> np.ndarray:
         case IntConv():
             return _convolve(layer, q)
         case IntTable():
-            return interpolate(layer.table, q) if len(layer.table) == 257 else layer.table[q + 127].astype(np.int64)
+            return interpolate(layer.table, q)
         case IntNorm():
             return _normalise(layer, q)
         case IntRescale():

@@ -45,6 +45,7 @@ BESIDE = (MANIFEST, MEASURED, "player.py", "__pycache__")  # may lie in the fold
 MANIFEST_BYTES, JSON_BYTES, FILE_BYTES = 1 << 16, 16 << 20, 1 << 30  # more than this is not read
 PATIENCE = 16 << 20  # bytes of C; "auto" compiles no more where onnxruntime plays, for it takes many seconds
 TOLERANCE = 1e-5  # of the largest output, for float32 policies
+FEW = 64  # numbers up to which Python looks through them faster than numpy does
 
 # The C that `_engine_in_c` compiles together with policy.c; its buffers make one decision a call without arguments.
 GLUE = b"""#include "policy.h"
@@ -93,6 +94,14 @@ class Engine(NamedTuple):
     run: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # [N, *shape] -> outputs [N, outputs], actions
 
 
+class Refused(ValueError):
+    """The policy failed its gate, for `reason`; `way` is how to play it nevertheless."""
+
+    def __init__(self, reason: str, way: str = "allow_refused=True") -> None:
+        super().__init__(f"This policy failed its gate: {reason}. To play it nevertheless: {way}.")
+        self.reason = reason
+
+
 class Player:
     """A frozen policy that acts. One thread per player; players do not share anything."""
 
@@ -101,27 +110,35 @@ class Player:
 
         `runtime` is "onnx", "c", or "auto" for whichever gives the golden outputs and is faster at one observation; C
         of more than 16 MB is compiled only when there is no other, or when asked for. ValueError when the artefact is
-        damaged, when no runtime plays it, or when its gate refused it, unless `allow_refused`.
+        damaged or no runtime plays it; Refused, a ValueError, when its gate refused it, unless `allow_refused`.
         """
         self.folder = Path(folder)
         files = read_files(folder)
         self.card = read_card(files["policy.json"])
         self.golden = read_golden(files["golden.npz"], self.card)
         if self.card["refused"] is not None and not allow_refused:
-            reason = self.card["refused"].get("reason")
-            raise ValueError(f"This policy failed its gate: {reason!s:.500} To play it nevertheless: allow_refused.")
+            raise Refused(f"{self.card['refused'].get('reason')!s:.500}")
         engines = _working_engines(files, self.card, self.golden, runtime)
         self.runtimes = _microseconds(engines, self.golden.observation[:1])  # name -> microseconds per decision
         self._engine = min(engines, key=lambda engine: self.runtimes[engine.name])
         self.runtime = self._engine.name
         self._one, self._dtype = self._engine.input.shape, np.dtype(self.card["observation"]["dtype"])
         self._input, self._action, self._decide = self._engine.input, self._engine.action, self._engine.decide
+        self._is_float = self._dtype.kind == "f"
+        self._few = self._is_float and self._input.size <= FEW
+        self._numbers = self._input.reshape(-1).tolist
 
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the actions, [N, *shape] -> i64 [N], or f32 [N, n] when they are continuous."""
+        """Return the actions, [N, *shape] -> i64 [N], or f32 [N, n] when they are continuous.
+
+        ValueError for observations of another shape or type, and for those with a NaN or an infinity in them.
+        """
         try:  # one observation as it must be, without a detour: this is what a game waits for
             if observations.shape == self._one and observations.dtype is self._dtype:
                 self._input[...] = observations
+                # A sum is not finite when a number is not; Python's are too large for those of float32 to overflow it.
+                if self._is_float and not (math.isfinite(sum(self._numbers())) if self._few else _finite(self._input)):
+                    raise _not_finite(observations)
                 self._decide()
                 return self._action.copy()
         except AttributeError:
@@ -143,7 +160,21 @@ class Player:
             raise ValueError(f"This policy takes observations of shape [N, *{self._one[1:]}], not {x.shape}.")
         if not np.can_cast(x.dtype, self._dtype, "same_kind"):  # floats for bytes have lost their meaning
             raise ValueError(f"This policy takes observations of {self._dtype}, not of {x.dtype}.")
-        return np.ascontiguousarray(x, self._dtype)
+        with np.errstate(over="ignore"):  # what is too large for float32 is named below
+            x = np.ascontiguousarray(x, self._dtype)
+        if self._is_float and not _finite(x):
+            raise _not_finite(x)
+        return x
+
+
+def _finite(x: np.ndarray) -> bool:
+    return bool(np.isfinite(x).all())
+
+
+def _not_finite(x: np.ndarray) -> ValueError:
+    """Return the error that says where in the observations [N, *shape] the first number is that is not finite."""
+    row, *place = (int(index) for index in np.argwhere(~np.isfinite(x))[0])
+    return ValueError(f"Observation {row} is not finite: {x[(row, *place)]} at {place}. No action is right for that.")
 
 
 class FrameStack:
@@ -269,7 +300,6 @@ def read_card(raw: bytes) -> dict[str, Any]:
             and all(type(size) is int and 1 <= size < 1 << 24 for size in (*shape, stack))
             and math.prod(shape) < 1 << 24
             and isinstance(channels_last, bool)
-            and shape[-1 if channels_last else 0] % stack == 0
             and observation["dtype"] in ("uint8", "float32")
             and actions["kind"] in ("discrete", "continuous")
             and (refused is None or isinstance(refused, dict))
@@ -278,6 +308,8 @@ def read_card(raw: bytes) -> dict[str, Any]:
         raise ValueError(f"policy.json lacks what a player needs: {error!r:.200}.") from error
     if not sound:
         raise ValueError("policy.json does not describe a policy that this player can play.")
+    if shape[-1 if channels_last else 0] % stack:
+        raise ValueError(f"policy.json has a stack of {stack} frames, of which no observation {shape} is made.")
     return card
 
 
@@ -537,6 +569,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         player = Player(options.folder, options.runtime, options.allow_refused)
+    except Refused as refused:
+        print(Refused(refused.reason, "--allow-refused"), file=sys.stderr)
+        return 2
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -86,21 +87,16 @@ def prune(graph: Graph, states: np.ndarray, fraction: float) -> Graph:
     ridge regression to what it gave before, a norm to the sum of squares that it saw. One unit stays in every layer.
     Raises ValueError when fraction is not in [0, 1), or more than what is `prunable`.
     """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"The fraction to prune must be at least 0 and below 1, not {fraction}.")
+    require_prunable(graph, fraction)
     if len(states) < 2:
         raise ValueError(f"Pruning needs states that the policy visits, some hundreds at least, not {len(states)}.")
-    whole, allowed = graph, (1 - fraction) * multiply_accumulates(graph)
+    allowed = (1 - fraction) * multiply_accumulates(graph)
     graph = drop_dead(graph, states)
     sites = _sites(graph)
     macs = _Macs(graph, sites)
     if macs.total() <= allowed:
         return graph
-    if fraction > (most := prunable(whole)):
-        raise ValueError(
-            f"At most {most:.1%} of this policy's multiply-accumulates can be pruned, not {fraction:.1%}: the rest "
-            "belongs to inputs, outputs and residual sums."
-        )
+    allowed = max(allowed, macs.total({site: 1 for site in sites}))  # the last of all can be meant, and rounded away
     towards = sensitivities(graph, states)
     orders = {site: _order(graph, states, site, towards[site.consumer]) for site in sites}
     left = {site: site.units for site in sites}
@@ -118,6 +114,22 @@ def prune(graph: Graph, states: np.ndarray, fraction: float) -> Graph:
         kept[site] = np.ones(site.units, bool)
         kept[site][order[: site.units - left[site]]] = False
     return _refitted(graph, _cut(graph, kept), kept, states)
+
+
+def require_prunable(graph: Graph, fraction: float) -> None:
+    """Raise ValueError when `fraction` is not in [0, 1), or more than what is `prunable`; it says how much is."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"The fraction to prune must be at least 0 and below 1, not {fraction}.")
+    if fraction > (most := prunable(graph)):
+        raise ValueError(
+            f"{percent(fraction)} of this policy's multiply-accumulates cannot be pruned, only up to "
+            f"{percent(math.floor(most * 1e5) / 1e5)}: the rest belongs to inputs, outputs and residual sums."
+        )
+
+
+def percent(fraction: float) -> str:
+    """Return a share in words that do not round it away: 0.9999 is no 100%."""
+    return f"{100 * fraction:.10g}%"
 
 
 def prunable(graph: Graph) -> float:
@@ -165,7 +177,7 @@ class _Macs:
         total = 0.0
         for count, touched in self._terms:
             for site in touched if left is not None else ():
-                count *= left[site] / site.units
+                count = count * left[site] / site.units  # in this order it stays whole
             total += count
         return total
 

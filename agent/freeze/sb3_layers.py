@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 Kind = Literal["actor critic", "action values", "quantiles", "squashed actor", "deterministic actor"]
+Extractor = Literal["flatten", "nature", "small grid"]
 
 # What acting has no use for: critics, targets, the noise. Every other tensor must have found its layer.
 IDLE: dict[Kind, str] = {
@@ -22,7 +23,9 @@ IDLE: dict[Kind, str] = {
     "squashed actor": r"(critic|critic_target)\..*|actor\.(log_std(\..*)?|sde_features_extractor\..*)",
     "deterministic actor": r"(actor_target|critic|critic_target)\..*",
 }
-NATURE = ((0, 8, 4), (2, 4, 2), (4, 3, 1))  # place, kernel, stride (Mnih et al. 2015)
+# Place, kernel and stride of each convolution.
+NATURE = (("cnn.0", 8, 4), ("cnn.2", 4, 2), ("cnn.4", 3, 1))  # Mnih et al. 2015
+SMALL_GRID = (("torso.convolution", 3, 1),)  # agent/sb3/extractors.py
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,10 @@ def acting_layers(
     num_outputs: int,
     activation: type[nn.Module],
     *,
-    nature: bool,
+    extractor: Extractor,
     clip_mean: float,
 ) -> Acting:
-    """Return the layers of a policy for observations [*shape], channels first; `nature` says that NatureCNN extracts.
+    """Return the layers of a policy for observations [*shape], channels first, behind an `extractor`.
 
     `clip_mean` limits the mean of state-dependent noise. Raises ValueError naming the tensor that does not fit.
     """
@@ -55,7 +58,7 @@ def acting_layers(
     if kind == "actor critic":
         apart = any(name.startswith("pi_features_extractor.") for name in tensors)
         root = "pi_" if apart else ""
-    layers, features = parts.extractor(f"{root}features_extractor", shape, nature)
+    layers, features = parts.extractor(f"{root}features_extractor", shape, extractor)
     plain = None
     match kind:
         case "actor critic":
@@ -182,26 +185,30 @@ class _Parts:
             layers += [self.linear(f"{name}.{place}", _width(layers, inputs)), activation()]
         return layers if behind_last else layers[:-1]
 
-    def extractor(self, name: str, shape: tuple[int, ...], nature: bool) -> tuple[list[nn.Module], int]:
-        """Return FlattenExtractor or NatureCNN, and how many features leave it."""
-        if not nature:
+    def extractor(self, name: str, shape: tuple[int, ...], kind: Extractor) -> tuple[list[nn.Module], int]:
+        """Return FlattenExtractor, NatureCNN or our SmallGrid, and how many features leave it."""
+        if kind == "flatten":
             if any(each.startswith(f"{name}.") for each in self.tensors):
                 raise ValueError("its features extractor has weights, but is said to be FlattenExtractor.")
             return [nn.Flatten()], math.prod(shape)
+        extractor = "NatureCNN" if kind == "nature" else "SmallGrid"
         if len(shape) != 3:
-            raise ValueError(f"its features extractor is NatureCNN, but its observations are {shape}.")
+            raise ValueError(f"its features extractor is {extractor}, but its observations are {shape}.")
+        convolutions, dense_name = NATURE, f"{name}.linear.0"
+        if kind == "small grid":
+            convolutions, dense_name = SMALL_GRID, f"{name}.torso.layers.0"
         layers: list[nn.Module] = []
         maps, *sides = shape
-        for place, kernel, stride in NATURE:
-            weight, bias = self.tensor(f"{name}.cnn.{place}.weight", 4), self.tensor(f"{name}.cnn.{place}.bias", 1)
+        for place, kernel, stride in convolutions:
+            weight, bias = self.tensor(f"{name}.{place}.weight", 4), self.tensor(f"{name}.{place}.bias", 1)
             sides = [(side - kernel) // stride + 1 for side in sides]
             if tuple(weight.shape) != (len(bias), maps, kernel, kernel) or min(sides) < 1:
-                raise ValueError(f"its layer '{name}.cnn.{place}' does not fit NatureCNN on observations {shape}.")
+                raise ValueError(f"its layer '{name}.{place}' does not fit {extractor} on observations {shape}.")
             maps = len(bias)
             layer = nn.Conv2d(weight.shape[1], maps, kernel, stride, device="meta")
             layer.weight, layer.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in (weight, bias))
             layers += [layer, nn.ReLU()]
-        dense = self.linear(f"{name}.linear.0", maps * math.prod(sides))
+        dense = self.linear(dense_name, maps * math.prod(sides))
         return [*layers, nn.Flatten(), dense, nn.ReLU()], dense.out_features
 
     def check_rest(self, idle: str) -> None:

@@ -122,9 +122,9 @@ def _stranger(saved: Saved, statistics: Statistics | None, notes: list[str]) -> 
     shape = low.shape
     is_picture = isinstance(saved.observations, Box) and saved.observations.is_picture
     # A picture is turned to channels first before its space is stored; one that was not is known by the weights.
-    maps = channels(saved.tensors) if saved.nature else None
+    maps = channels(saved.tensors) if saved.extractor == "nature" else None
     channels_last = len(shape) == 3 and maps is not None and shape[0] != maps == shape[-1]
-    if saved.nature or is_picture:
+    if saved.extractor == "nature" or is_picture and saved.extractor != "small grid":
         order = "last" if channels_last else "first, as VecTransposeImage turns them"
         notes.append(f"Pictures come with channels {order}: {list(shape)}.")
     head = _head(saved, notes)
@@ -134,7 +134,7 @@ def _stranger(saved: Saved, statistics: Statistics | None, notes: list[str]) -> 
         (shape[-1], *shape[:-1]) if channels_last else shape,
         head.num_actions if isinstance(head, Discrete) else len(head.low),
         saved.activation,
-        nature=saved.nature,
+        extractor=saved.extractor,
         clip_mean=saved.clip_mean,
     )
     _cross_check(saved, acting)
@@ -195,7 +195,7 @@ def _cross_check(saved: Saved, acting: Acting) -> None:
     """Raise ValueError when the file says of its network something else than its tensors show."""
     if saved.widths is not None and saved.widths != acting.widths:
         raise ValueError(f"its net_arch says hidden layers of {saved.widths}, its tensors have {acting.widths}.")
-    if saved.nature and saved.features != acting.features:
+    if saved.extractor != "flatten" and saved.features != acting.features:
         raise ValueError(f"its features_dim says {saved.features} features, its tensors have {acting.features}.")
     if saved.kind == "quantiles" and saved.quantiles * acting.plain[-1].out_features != acting.rows:
         raise ValueError(f"its n_quantiles says {saved.quantiles}, but its last layer gives {acting.rows} numbers.")

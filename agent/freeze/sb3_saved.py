@@ -15,7 +15,7 @@ from torch import nn
 
 from agent.freeze.archive import Archive
 from agent.freeze.folding import ACTIVATIONS
-from agent.freeze.sb3_layers import Kind
+from agent.freeze.sb3_layers import Extractor, Kind
 from agent.freeze.spaces import Space, as_space
 from agent.freeze.symbols import Made, Name, Node, as_integers, as_number, read_whole
 from agent.freeze.tensors import read_tensors
@@ -27,6 +27,11 @@ MEMBERS = re.compile(
 MOST_JSON_PARTS = 200_000  # brackets and commas; base64 has none
 SB3, CONTRIB = "stable_baselines3", "sb3_contrib"
 FLATTEN, NATURE = (Name(f"{SB3}.common.torch_layers", name) for name in ("FlattenExtractor", "NatureCNN"))
+EXTRACTORS: dict[Name, Extractor] = {
+    FLATTEN: "flatten",
+    NATURE: "nature",
+    Name("agent.sb3.extractors", "SmallGrid"): "small grid",  # of our own launcher's runs
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ CLASSES = {
     **_pair("TQC", "squashed actor", f"{CONTRIB}.tqc.policies", "TQCPolicy", "CnnPolicy", nn.ReLU),
     **_pair("TD3", "deterministic actor", f"{SB3}.td3.policies", "TD3Policy", "CnnPolicy", nn.ReLU),
 }
-CLIP_MEAN, FEATURES, QUANTILES = 2.0, 512, 200
+CLIP_MEAN, QUANTILES = 2.0, 200
+FEATURES: dict[Extractor, int] = {"flatten": 0, "nature": 512, "small grid": 128}
 WHY_NOT = {
     r"Recurrent|Lstm": "it is recurrent, and what it remembers cannot be frozen",
     r"MultiInput": "it takes several observations at once (MultiInput), and one array is supported",
@@ -80,12 +86,12 @@ class Saved:
     actions: Space
     tensors: dict[str, np.ndarray]
     activation: type[nn.Module]
-    nature: bool  # NatureCNN extracts features, nothing else does
+    extractor: Extractor
     normalize_images: bool  # pictures are divided by 255
     squash_output: bool  # of an actor critic
     clip_mean: float  # of state-dependent noise
     widths: list[int] | None  # of the hidden layers, where the file says them
-    features: int  # that leave NatureCNN
+    features: int  # that leave an extractor of convolutions, as the file says
     quantiles: int
     was_normalized: bool | None  # VecNormalize stood before it in training; None when the file cannot tell
     version: str | None  # of stable-baselines3
@@ -105,6 +111,7 @@ def read_saved(content: bytes) -> Saved:
     clip_mean = float(as_number(kwargs.get("clip_mean", CLIP_MEAN)))
     if "actor.mu.0.weight" in tensors and policy.kind == "squashed actor" and not 0 < clip_mean < 1e6:
         raise ValueError(f"its clip_mean of {clip_mean} is no limit, but its tensors are named as with one.")
+    extractor = _extractor(kwargs, policy)
     extras = kwargs.get("features_extractor_kwargs") or {}
     if not isinstance(extras, dict):
         raise ValueError("its features_extractor_kwargs are no dictionary.")
@@ -115,12 +122,12 @@ def read_saved(content: bytes) -> Saved:
         actions=_space(data, "action_space"),
         tensors=tensors,
         activation=_activation(kwargs, policy),
-        nature=_extractor(kwargs, policy) == NATURE,
+        extractor=extractor,
         normalize_images=_flag(kwargs, "normalize_images", True),
         squash_output=squash,
         clip_mean=clip_mean,
         widths=_widths(kwargs.get("net_arch")),
-        features=_whole(extras.get("features_dim", FEATURES)),
+        features=_whole(extras.get("features_dim", FEATURES[extractor])),
         quantiles=_whole(kwargs.get("n_quantiles", QUANTILES)),
         was_normalized=data.get("_last_original_obs") is not None if policy.kind == "actor critic" else None,
         version=_version(archive),
@@ -234,12 +241,12 @@ def _widths(arch: Node) -> list[int] | None:
     return widths
 
 
-def _extractor(kwargs: dict[str, Node], policy: PolicyClass) -> Name:
+def _extractor(kwargs: dict[str, Node], policy: PolicyClass) -> Extractor:
     extractor = kwargs.get("features_extractor_class", policy.extractor)
-    if extractor not in (FLATTEN, NATURE):
+    if not isinstance(extractor, Name) or extractor not in EXTRACTORS:
         name = extractor if isinstance(extractor, Name) else "a class of its own"
         raise ValueError(f"its features extractor is {name}: only FlattenExtractor and NatureCNN are supported.")
-    return extractor
+    return EXTRACTORS[extractor]
 
 
 def _activation(kwargs: dict[str, Node], policy: PolicyClass) -> type[nn.Module]:

@@ -8,16 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agent.freeze.distil import distil
+from agent.freeze.distil import affordable, distil
 from agent.freeze.gate import Act, Agreement, Scores, agreement, paired
-from agent.freeze.graph import Graph, multiply_accumulates
+from agent.freeze.graph import Graph, arrays, multiply_accumulates
 from agent.freeze.integer import IntegerGraph
 from agent.freeze.frozen_policy import FrozenPolicy
-from agent.freeze.prune import drop_dead, prune
+from agent.freeze.prune import drop_dead, percent, prunable, prune
 from agent.freeze.quantize import quantize, sensitivity
 from agent.types import VectorEnv
 
-FRACTIONS = (0.55, 0.7, 0.8, 0.875, 0.925)  # of the multiply-accumulates, one after the other while the gate passes
+FRACTIONS = (0.55, 0.7, 0.8, 0.875, 0.925)  # of what active units multiply, one after the other while the gate passes
 WIDENED = (0.25, 0.5)  # shares of the layers that get 16 bits, the most sensitive first, before all of them do
 Wanted = Literal["auto", "float32", "int8", "int16"]
 
@@ -63,16 +63,19 @@ class Trial:
     live: Callable[[np.ndarray], np.ndarray]  # [N, *shape] -> outputs [N, outputs]
     live_act: Act
     games: VectorEnv
-    states: np.ndarray  # [N, *shape], to calibrate and distil on
+    states: np.ndarray  # [N, *shape], to prune and calibrate on
+    taught: np.ndarray  # [L, *shape], to distil on; `states` may be among them
     fresh: np.ndarray  # [M, *shape], visited by the live policy; never used for anything but agreement
     seed: int
     margin: float
     episodes: int
     most: int
-    acting: Callable[[FrozenPolicy], Act] = lambda policy: policy.act  # how a candidate plays at the gate; bit for bit
+    # How a candidate plays at the gate, bit for bit.
+    acting: Callable[[FrozenPolicy, Bits], Act] = lambda policy, _: policy.act
     say: Callable[[str], None] = lambda sentence: None
     passes: list[Pass] = field(default_factory=list)
     _rounds: dict[int, np.ndarray] = field(default_factory=dict)
+    _scores: dict[Graph | IntegerGraph, Scores] = field(default_factory=dict)  # by what plays, which is never changed
 
     def __post_init__(self) -> None:
         self.fresh_outputs = self.live(self.fresh)
@@ -96,14 +99,22 @@ class Trial:
             live=self._rounds,
         )
 
-    def note(self, name: str, policy: FrozenPolicy, *, gate: bool) -> Pass:
+    def scores(self, policy: FrozenPolicy, act: Callable[[], Act]) -> Scores:
+        """Return the scores of a policy that acts so; the very same policy is not played a second time."""
+        plays = policy.graph if policy.integer is None else policy.integer
+        if plays not in self._scores:
+            self.say(f"playing the live policy's episodes, {self.episodes} of them, in doubt up to {self.most}")
+            self._scores[plays] = self.gate(act())
+        return self._scores[plays]
+
+    def note(self, name: str, policy: FrozenPolicy, bits: Bits, *, gate: bool) -> Pass:
         """Judge a policy, by its score too when `gate`, remember what came out, and say it."""
         done = Pass(
             name,
             multiply_accumulates(policy.graph),
             weight_bytes(policy.graph if policy.integer is None else policy.integer),
             self.agreement(policy),
-            self.gate(self.acting(policy)) if gate else None,
+            self.scores(policy, lambda: self.acting(policy, bits)) if gate else None,
         )
         self.passes.append(done)
         self.say(_sentence(done))
@@ -112,43 +123,45 @@ class Trial:
 
 def weight_bytes(graph: Graph | IntegerGraph) -> int:
     """Return the bytes of all arrays of a policy, as they are stored."""
-    return sum(array.nbytes for layer in graph.layers for array in _arrays(layer))
-
-
-def _arrays(layer: Any) -> Iterator[np.ndarray]:
-    for value in vars(layer).values():
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, tuple):
-            for each in value:
-                yield from _arrays(each)
+    return sum(array.nbytes for layer in graph.layers for _, array in arrays(layer))
 
 
 def smaller(graph: Graph, trial: Trial, share: float | Literal["auto", "none"], steps: int) -> Graph:
     """Return the graph with units removed: never active ones, and then as many as `share` says or the gate allows.
 
-    A number is obeyed, whatever becomes of the play. `steps` is the length of the distillation that follows.
+    A number is a share of all multiply-accumulates and is obeyed, whatever becomes of the play; ValueError when it is
+    more than what can be pruned. `steps` is the length of the distillation that follows.
     """
     if share == "none":
         return graph
-    alive = drop_dead(graph, trial.states)
-    if multiply_accumulates(alive) < multiply_accumulates(graph):
-        trial.note("units that are never active removed", FrozenPolicy(alive), gate=False)
-        graph = alive
-    targets = trial.live(trial.states)
+    best = drop_dead(graph, trial.states)
+    alive = multiply_accumulates(best) / multiply_accumulates(graph)
+    if alive < 1:
+        trial.note("units that are never active removed", FrozenPolicy(best), FLOAT32, gate=False)
+    else:
+        best = graph
+    targets = trial.live(trial.taught) if steps else None
 
-    def without(fraction: float) -> Graph:
+    def without(fraction: float) -> tuple[str, Graph]:
         pruned = prune(graph, trial.states, fraction)
-        return distil(pruned, trial.states, targets, steps=steps) if steps else pruned
+        if targets is None:
+            return f"pruned by {percent(fraction)}", pruned
+        taken, batch_size = affordable(pruned, steps)
+        trial.say(f"pruned by {percent(fraction)}; learning from the live policy for {taken:,} steps")
+        found = distil(pruned, trial.taught, targets, steps=taken, batch_size=batch_size)
+        return f"pruned by {percent(fraction)}, distilled for {taken:,} steps", found
 
     if share != "auto":
-        found = without(share)
-        trial.note(f"pruned by {share:.0%}, distilled for {steps:,} steps", FrozenPolicy(found), gate=False)
+        name, found = without(share)
+        trial.note(name, FrozenPolicy(found), FLOAT32, gate=False)
         return found
-    best = graph
-    for fraction in FRACTIONS:
-        found = without(fraction)
-        judged = trial.note(f"pruned by {fraction:.0%}, distilled for {steps:,} steps", FrozenPolicy(found), gate=True)
+    for each in FRACTIONS:
+        fraction = round(1 - (1 - each) * alive, 4)
+        if fraction > prunable(graph):
+            trial.say(f"{percent(fraction)} is more than can be pruned of this policy")
+            break
+        name, found = without(fraction)
+        judged = trial.note(name, FrozenPolicy(found), FLOAT32, gate=True)
         if judged.scores is None or not judged.scores.passed:
             break
         best = found
@@ -159,18 +172,18 @@ def fewer_bits(graph: Graph, trial: Trial, wanted: Wanted) -> tuple[FrozenPolicy
     """Return the policy in the precision asked for, and which it is; "auto" widens until the gate passes.
 
     "auto" is 8 bits, then 16 bits in the layers whose rounding changes the outputs most, then 16 bits everywhere. When
-    even these fail, the last one is returned: the gate will say so again.
+    even these fail, the last one is returned, with the gate's verdict among the passes.
     """
     if wanted == "float32":
         return FrozenPolicy(graph), FLOAT32
     if wanted != "auto":
         bits = INT8 if wanted == "int8" else INT16
         policy = quantized(graph, trial, bits)
-        trial.note(f"{bits.bits}-bit integers", policy, gate=False)
+        trial.note(f"{bits.bits}-bit integers", policy, bits, gate=False)
         return policy, bits
     for bits in _wider(graph, trial):
         policy = quantized(graph, trial, bits)
-        scores = trial.note(bits.name, policy, gate=True).scores
+        scores = trial.note(bits.name, policy, bits, gate=True).scores
         if scores is not None and scores.passed:
             break
     return policy, bits

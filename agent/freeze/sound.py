@@ -14,7 +14,7 @@ import numpy as np
 from agent.freeze import graph as floats
 from agent.freeze import integer as integers
 from agent.freeze.graph import ACTIVATIONS, Continuous, Discrete, Graph
-from agent.freeze.integer import S8, S16, U8, IntDense, IntegerGraph, IntFractions, IntHead
+from agent.freeze.integer import S16, U8, IntDense, IntegerGraph, IntFractions, IntHead
 
 S32 = (-(2**31) + 1, 2**31 - 1)
 LARGEST = 1 << 24  # entries between two layers
@@ -154,10 +154,7 @@ def _after_integers(layer: Any, flow: _Flow, at: str, widest: tuple[int, int]) -
                 _fail(at, layer, "its sums can leave the range of its integers")
             return _limited(layer, outputs.shape, at, widest)
         case integers.IntTable():
-            limits = S16 if layer.table.size == 257 else S8
-            table = _array(at, layer, "table", ("int16",), (257 if layer.table.size == 257 else 255,), low=-S16[1])
-            if flow.low < limits[0] or flow.high > limits[1]:
-                _fail(at, layer, f"it takes {limits[0]} .. {limits[1]}, not {flow.low} .. {flow.high}")
+            table = _array(at, layer, "table", ("int16",), (257,), low=-S16[1])  # every layer before it gives an s16
             return _Flow(shape, int(table.min()), int(table.max()))
         case integers.IntNorm():
             _array(at, layer, "scale", ("int32",), shape[:1], low=-(2**16), high=2**16)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.telemetry.files import write_atomic
+from agent.durable import write_atomic
 from agent.telemetry.statistics import bootstrap_ci, iqm
 
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import yaml
 
 from agent.config import Section, Settings
+from agent.durable import write_atomic
 from agent.telemetry import provenance
 from agent.telemetry.evaluations import best_in
-from agent.telemetry.files import write_atomic
 from agent.telemetry.lock import Lock, is_alive, this_process
 
 Status = Literal["running", "done", "stopped", "crashed"]

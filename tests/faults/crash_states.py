@@ -11,7 +11,12 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
+
+from agent import durable
 
 Tree = dict[str, Any]  # name -> bytes of a file, or Tree
 
@@ -57,6 +62,8 @@ class RecordingOs:
         os.rename(source, target)
         self.trace.append(("rename", self._inside(source), self._inside(target)))
 
+    replace = rename  # on every system but Windows
+
     def unlink(self, path: Path) -> None:
         os.unlink(path)
         self.trace.append(("unlink", self._inside(path)))
@@ -64,6 +71,12 @@ class RecordingOs:
     def rmdir(self, path: Path) -> None:
         os.rmdir(path)
         self.trace.append(("unlink", self._inside(path)))
+
+
+def put_in(patch: pytest.MonkeyPatch, module: ModuleType, stand_in: Any) -> None:
+    """Let a module, and agent/durable.py which writes for it, use a stand-in for the module `os`."""
+    for each in (module, durable):
+        patch.setattr(each, "os", stand_in)
 
 
 class _File:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "unlink", "rmdir", "listdir", "lstat")
+OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir", "listdir", "lstat")
 
 
 class FailingOs:

@@ -142,13 +142,8 @@ def _quantize(program: Program, layer: Quantize, x: Tensor) -> Tensor:
 
 def _table(program: Program, layer: IntTable, x: Tensor) -> Tensor:
     table = program.constant(layer.table, "table", "int16_t")
-    limits = int(layer.table.min()), int(layer.table.max())
-    if len(layer.table) == 257:
-        program.need("int_interpolate")
-        return _each(program, x, f"policy_interpolate({table}, x[i])", *limits)
-    if x.low < -127 or x.high + 127 >= len(layer.table):
-        raise ValueError(f"A table of {len(layer.table)} entries cannot take integers of {x.low} .. {x.high}.")
-    return _each(program, x, f"{table}[x[i] + 127]", *limits)
+    program.need("int_interpolate")
+    return _each(program, x, f"policy_interpolate({table}, x[i])", int(layer.table.min()), int(layer.table.max()))
 
 
 def _norm(program: Program, layer: IntNorm, x: Tensor) -> Tensor:

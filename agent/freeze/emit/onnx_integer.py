@@ -110,15 +110,12 @@ def _add_quantize(nodes: Nodes, layer: Quantize, q: Integers) -> Integers:
 
 def _add_table(nodes: Nodes, table: np.ndarray, rescale: IntRescale | None, q: Integers) -> Integers:
     """Add a look-up, and the change of step behind it, if there is one, in the table."""
-    if len(table) == 257:
-        start, entries = -(1 << 15), _interpolated(nodes, table)
-    else:
-        start, entries = -127, whole(nodes, table)
-    found = Integers(entries, int(table.min()), int(table.max()), ())
+    start = -(1 << 15)
+    found = Integers(_interpolated(nodes, table), int(table.min()), int(table.max()), ())
     if rescale is not None:
         found = _add_rescale(nodes, rescale, found)
     found = as_bytes(nodes, found) if found.fits_byte else found
-    if q.dtype is U8:  # what comes as a byte, an s8, starts at byte `zero` - 127
+    if q.dtype is U8:
         index = nodes.add("Sub", nodes.cast(q.name, I32), I32(q.zero + start))
     else:
         index = nodes.cast(nodes.add("Sub", as_double(nodes, q), F64(start)), I32)

@@ -1,0 +1,72 @@
+"""Files that a crash or a power cut leaves either as they were or as they shall be.
+
+Durable means: as far as the operating system's fsync tells the truth. Every change goes through `os`, where
+tests/faults stands in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Write a file that is not there yet, its data durable on return; return its size and SHA-256 for a manifest.
+
+    Its name lasts only once `sync_directory` was called on the folder.
+    """
+    digest, size = hashlib.sha256(), 0
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        for part in parts:
+            digest.update(part)
+            size += len(part)
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Replace `path` by `data` in one step, durable on return. Text is written as UTF-8 with the newlines it has."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with suppress(FileNotFoundError):
+        os.unlink(temporary)  # a crash left it, and in a container every run has the same process number
+    try:
+        write_new(temporary, [data.encode() if isinstance(data, str) else data])
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Windows cannot: there a rename is as durable as NTFS makes it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its parents, each durable in the one above; one that is there is left as it is."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not path.is_dir():  # else another process was faster
+                raise
+        sync_directory(path.parent)
