@@ -15,7 +15,8 @@ class Adam(torch.optim.Adam):
     """`torch.optim.Adam(fused=True)` whose step is `move`: the same bits without what torch does around its kernel.
 
     For a small network that is most of a step's time. The step size is an argument, a number or a tensor on the
-    parameters' device, so that a captured update can follow its schedule. All parameters step together.
+    parameters' device, so that a captured update can follow its schedule; clipping is a divisor, which costs no pass
+    over the gradients. All parameters step together.
     """
 
     def __init__(self, parameters: Sequence[torch.Tensor], epsilon: float):
@@ -34,12 +35,11 @@ class Adam(torch.optim.Adam):
         return [*self._means, *self._squares, *self._steps]
 
     @torch.no_grad()
-    def move(self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor) -> None:
-        """Move every parameter against its gradient."""
+    def move(
+        self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor, divisor: torch.Tensor
+    ) -> None:
+        """Move every parameter against its gradient, which is first divided by `divisor`, f32 [], in place."""
         torch._foreach_add_(self._steps, 1)
-        if torch.compiler.is_compiling():
-            self._written_out(gradients, learning_rate)
-            return
         torch._fused_adam_(
             self._parameters,
             list(gradients),
@@ -54,19 +54,8 @@ class Adam(torch.optim.Adam):
             eps=self._epsilon,
             amsgrad=False,
             maximize=False,
+            grad_scale=divisor,
         )
-
-    def _written_out(self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor) -> None:
-        """The same in small operations, which torch.compile makes into one; it cannot see into the fused kernel."""
-        step = self._steps[0]
-        rate = learning_rate / (1.0 - BETA_1**step)
-        correction = (1.0 - BETA_2**step).sqrt()
-        for parameter, gradient, mean, square in zip(
-            self._parameters, gradients, self._means, self._squares, strict=True
-        ):
-            mean.lerp_(gradient, 1.0 - BETA_1)
-            square.mul_(BETA_2).addcmul_(gradient, gradient, value=1.0 - BETA_2)
-            parameter.sub_(rate * mean / (square.sqrt() / correction + self._epsilon))
 
     def moments(self) -> dict[str, dict[str, torch.Tensor]]:
         """Return the moments by the parameter's position: the tensors, not copies."""

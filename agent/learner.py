@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from agent.adam import Adam
 from agent.capture import Function, Mode, Trial, make_fast, try_out
 from agent.config import LearnerSettings
-from agent.losses import LossFunction, Values
+from agent.losses import LossFunction
 from agent.metrics import Means
+from agent.nets.bound import bind
 from agent.nets.noisy import Noise
 from agent.nets.q_network import QNetwork
 from agent.types import Batch
@@ -45,56 +46,6 @@ class Samples(Protocol):
 
     def update_priorities(self, index: torch.Tensor, td_error: torch.Tensor) -> None:
         """Take the priorities back."""
-
-
-class Noisy(NamedTuple):
-    """A network with one sample of its noise bound, as the losses ask it."""
-
-    network: QNetwork
-    noise: Noise
-
-    @property
-    def fractions(self) -> torch.Tensor:
-        """The network's fixed fractions, f32 [K]."""
-        return self.network.fractions
-
-    def __call__(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, *observation_shape] -> [N, A]."""
-        return self.network(observation, self.noise)
-
-    def quantiles(self, observation: torch.Tensor, fractions: torch.Tensor | None = None) -> torch.Tensor:
-        """[N, *observation_shape], [N, T] -> [N, T, A]."""
-        return self.network.quantiles(observation, fractions, self.noise)
-
-
-class Autocast(NamedTuple):
-    """A network whose layers compute in bfloat16 where torch holds that to be safe; its values come out as f32."""
-
-    network: Values
-
-    @property
-    def fractions(self) -> torch.Tensor:
-        """The network's fixed fractions, f32 [K]."""
-        return self.network.fractions
-
-    def __call__(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, *observation_shape] -> [N, A]."""
-        with torch.autocast(observation.device.type, torch.bfloat16):
-            return self.network(observation).float()
-
-    def quantiles(self, observation: torch.Tensor, fractions: torch.Tensor | None = None) -> torch.Tensor:
-        """[N, *observation_shape], [N, T] -> [N, T, A]."""
-        with torch.autocast(observation.device.type, torch.bfloat16):
-            return self.network.quantiles(observation, fractions).float()
-
-
-class Figures(NamedTuple):
-    """What telemetry is told of an update."""
-
-    loss: torch.Tensor  # f32 []
-    td_error: torch.Tensor  # f32 [N]
-    grad_norm: torch.Tensor  # f32 [], before clipping
-    q_tm1: torch.Tensor  # f32 [N, A]
 
 
 class Learner:
@@ -149,7 +100,7 @@ class Learner:
         self.optimizer = Adam(self._parameters, settings.adam_epsilon)
         names = ("train/loss", "train/td_error_abs", "train/grad_norm", "q/mean")
         self.metrics = Means(names, "q/max", self.device)
-        self._run: Function = partial(self._whole, self._learn)
+        self._run: Function = partial(self._whole, self._sample_and_differentiate)
         self.resumes_fast = False  # whether the learner whose state was loaded had been made faster
         self._to_try = self._wanted()  # None once it is settled how updates run
         self._eager_s, self._eager_updates = 0.0, 0  # spent and made before that
@@ -170,72 +121,79 @@ class Learner:
             self.settle(steps)
         started = time.perf_counter()
         asked = self._asked(steps)
-        for _ in range(count):
-            figures = self._update_once(asked)
+        for left in range(count, 0, -1):
+            figures = self._update_once(asked, look=left == 1 or self.execution != "eager")
         self.network.fold()
         if self.settings.average_updates is not None:
             self._update_average(count, self.settings.average_updates)
         # One look per call is enough for a mean, and costs the others nothing.
-        means = (figures.loss, figures.td_error.abs().mean(), figures.grad_norm, figures.q_tm1.mean())
-        self.metrics.add(means, figures.q_tm1.max())
+        self.metrics.add(figures)
         if self._to_try is not None:
             self._eager_s += time.perf_counter() - started
             self._eager_updates += count
 
     def _asked(self, steps: int) -> tuple[Any, ...]:
-        """Return n, rate, exponent and discount at this step: numbers, or where a captured update finds them."""
-        n_step, rate, exponent, discount = scheduled = self._scheduled(steps)
+        """Return rate, n, exponent and discount at this step: numbers, or where a captured update finds them."""
+        rate, n_step, exponent, discount = scheduled = self._scheduled(steps)
         if self.execution == "eager":
             return scheduled
-        return n_step, self._rate.fill_(rate), self._exponent.fill_(exponent), self._discount.fill_(discount)
+        return self._rate.fill_(rate), n_step, self._exponent.fill_(exponent), self._discount.fill_(discount)
 
-    def _scheduled(self, steps: int) -> tuple[int, float, float, float]:
+    def _scheduled(self, steps: int) -> tuple[float, int, float, float]:
         rate = self.learning_rate(steps) * self.rate_scale
-        return self.n_step(steps), rate, self.importance_exponent(steps), self.discount(steps)
+        return rate, self.n_step(steps), self.importance_exponent(steps), self.discount(steps)
 
-    def _update_once(self, asked: tuple[Any, ...]) -> Figures:
+    def _update_once(self, asked: tuple[Any, ...], look: bool) -> torch.Tensor | None:
         draw = self.replay.draw(self.settings.batch_size)
         noise = [network.draw_noise(self.generator) for network in (self.network, self.target)]
-        figures, self.replay.sampled = self._run(*asked, draw, *noise)
+        rate, *others = asked
+        figures, self.replay.sampled = self._run(rate, look, *others, draw, *noise)
         self.updates += 1
         if self.updates % self.settings.target_interval == 0:
             self.copy_to_target()
         return figures
 
-    def _whole(
+    def _whole(self, differentiate: Function, rate: Scalar, *given: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """One update: `differentiate` what is given, step; return the figures and the batch's index."""
+        figures, index, divisor, *gradients = differentiate(*given)
+        self.optimizer.move(gradients, rate, divisor)
+        return figures, index
+
+    def _sample_and_differentiate(
         self,
-        learn: Function,
+        look: bool,
         n_step: int,
-        rate: Scalar,
         exponent: Scalar,
         discount: Scalar,
         draw: torch.Tensor,
         online_noise: Noise | None,
         target_noise: Noise | None,
-    ) -> tuple[Figures, torch.Tensor]:
-        """Sample, `learn`, write priorities; return the update's figures and the batch's index."""
+    ) -> tuple[Any, ...]:
+        """Draw a batch, write its new priorities, return figures (when asked to look), index, divisor and gradients."""
         sampled = self.replay.sample_at(draw, exponent, n_step, discount)
         # Replay may lie on the host and the network on the GPU; `index` means something to replay alone.
         parts = [part.to(self.device, non_blocking=True) for part in sampled[:-1]]
-        figures, priority = learn(rate, *parts, online_noise, target_noise)
+        figures, priority, *found = self._differentiate(look, *parts, online_noise, target_noise)
         self.replay.update_priorities(sampled.index, priority.to(sampled.index.device))
-        return figures, sampled.index
+        return figures, sampled.index, *found
 
-    def _learn(self, rate: Scalar, *given: Any) -> tuple[Figures, torch.Tensor]:
-        """Improve the network by the parts of a batch, its index apart, and both noises; return figures, priorities."""
+    def _differentiate(self, look: bool, *given: Any) -> tuple[Any, ...]:
+        """Return figures, priorities, divisor and gradients for the parts of a batch, its index apart, and both noises.
+
+        Figures, f32 [5]: loss, mean |TD error|, norm of the gradient before clipping, mean and largest value.
+        """
         *parts, online_noise, target_noise = given
         self.network.power_iterate()
-        online, target = self.bound(self.network, online_noise), self.bound(self.target, target_noise)
+        autocast = self.settings.autocast
+        online, target = bind(self.network, online_noise, autocast), bind(self.target, target_noise, autocast)
         result = self.loss(online, target, Batch(*parts, None), self.generator)
         gradients = torch.autograd.grad(result.loss, self._parameters)
-        grad_norm = clip_norm(gradients, self.settings.max_grad_norm)
-        self.optimizer.move(gradients, rate)
-        return Figures(result.loss.detach(), result.td_error, grad_norm, result.q_tm1), result.priority
-
-    def bound(self, network: QNetwork, noise: Noise | None) -> Values:
-        """Return the network as a loss asks it, with this noise, in the precision that the settings say."""
-        values = network if noise is None else Noisy(network, noise)
-        return values if self.settings.autocast == "none" else Autocast(values)
+        norm, divisor = clipping(gradients, self.settings.max_grad_norm)
+        figures, q_tm1 = None, result.q_tm1
+        if look:
+            seen = result.loss.detach(), result.td_error.abs().mean(), norm, q_tm1.mean(), q_tm1.max()
+            figures = torch.stack(seen)
+        return figures, result.priority, divisor, *gradients
 
     @torch.no_grad()
     def copy_to_target(self) -> None:
@@ -283,7 +241,7 @@ class Learner:
 
     def _resume_execution(self, before: Mode | None) -> None:
         """Remember how the saved learner ran, for the forms round differently; None: it had not settled."""
-        self._run, self.execution = partial(self._whole, self._learn), "eager"
+        self._run, self.execution = partial(self._whole, self._sample_and_differentiate), "eager"
         self._eager_s, self._eager_updates = 0.0, 0
         self._to_try = self._wanted()
         self.resumes_fast = before not in (None, "eager") and self._to_try is not None
@@ -330,14 +288,17 @@ class Learner:
 
     def _tried(self, mode: Mode, steps: int) -> tuple[Function, Trial]:
         """Return the update in a faster form, and what came out when it was tried; nothing has changed behind it."""
-        eager = partial(self._whole, self._learn)
+        eager = partial(self._whole, self._sample_and_differentiate)
         groups = [[*self._parameters, *self.network.buffers()], self.optimizer.written]
         groups += [[tensor] for tensor in self.replay.written]
         written = [tensor for group in groups for tensor in group]
         if self.replay.traceable and self.replay.device.type == self.device.type:
-            fast = make_fast(eager, mode, written)
+            if mode == "captured":
+                fast = make_fast(eager, mode, written)
+            else:  # torch's fused Adam is faster than what the compiler makes of it
+                fast = partial(self._whole, make_fast(self._sample_and_differentiate, mode))
         else:
-            fast = partial(self._whole, make_fast(self._learn, mode, written))
+            fast = partial(self._from_elsewhere, make_fast(self._learn, mode, written))
         generators = self.generator, self.replay.generator
         states = [generator.get_state() for generator in generators]
         calls = [self._call(1.0 - 0.02 * call, steps) for call in range(TRIED_UPDATES)]
@@ -347,20 +308,48 @@ class Learner:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
 
+    def _learn(self, rate: Scalar, *given: Any) -> tuple[Any, ...]:
+        """Improve the network by what `_differentiate` is given; return figures and priorities."""
+        figures, priority, divisor, *gradients = self._differentiate(*given)
+        self.optimizer.move(gradients, rate, divisor)
+        return figures, priority
+
+    def _from_elsewhere(
+        self,
+        learn: Function,
+        rate: torch.Tensor,
+        look: bool,
+        n_step: int,
+        exponent: torch.Tensor,
+        discount: torch.Tensor,
+        draw: torch.Tensor,
+        *noise: Noise | None,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """`_whole` where sampling cannot be captured: replay is compressed, or lies on the host."""
+        home = draw.device
+        sampled = self.replay.sample_at(draw, exponent.to(home), n_step, discount.to(home))
+        parts = [part.to(self.device, non_blocking=True) for part in sampled[:-1]]
+        figures, priority = learn(rate, look, *parts, *noise)
+        self.replay.update_priorities(sampled.index, priority.to(home))
+        return figures, sampled.index
+
     def _call(self, factor: float, steps: int) -> tuple[Any, ...]:
         """Return the arguments of an update whose schedules stand a little lower, so that none can hide as a constant."""
-        n_step, *scalars = self._scheduled(steps)
-        rate, exponent, discount = (torch.full((), each * factor, dtype=torch.float64) for each in scalars)
+        rate, n_step, *scalars = self._scheduled(steps)
+        f64 = partial(torch.full, (), dtype=torch.float64)
+        rate, *scalars = (f64(each * factor).to(self.device) for each in (rate, *scalars))
         noise = [network.draw_noise(self.generator) for network in (self.network, self.target)]
-        scalars = [each.to(self.device) for each in (rate.float(), exponent, discount)]
-        return n_step, *scalars, self.replay.draw(self.settings.batch_size), *noise
+        return rate.float(), True, n_step, *scalars, self.replay.draw(self.settings.batch_size), *noise
 
 
-def clip_norm(gradients: Sequence[torch.Tensor], max_norm: float) -> torch.Tensor:
-    """Scale all `gradients` in place so that their common norm is at most `max_norm`; return the norm before, f32 [].
+def clipping(gradients: Sequence[torch.Tensor], max_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the common norm of all gradients and what to divide them by so that it is at most `max_norm`, f32 [] each.
 
-    torch's clip_grad_norm_ to the bit, in half its time: that one first sorts small tensors by device and type.
+    As torch's clip_grad_norm_ scales them, in half its time: that one first sorts small tensors by device and type.
     """
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(gradients))))
-    torch._foreach_mul_(list(gradients), (max_norm / (norm + 1e-6)).clamp_max(1.0))
-    return norm
+    if torch.compiler.is_compiling():  # it has no program for the norms of a list
+        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
+    else:
+        norms = torch._foreach_norm(list(gradients))
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    return norm, ((norm + 1e-6) / max_norm).clamp_min(1.0)

@@ -15,10 +15,10 @@ class Means:
         self._maximum = torch.full((), -torch.inf, dtype=torch.float32, device=device)
         self._count = 0
 
-    def add(self, values: tuple[torch.Tensor, ...], maximum: torch.Tensor) -> None:
-        """Count one observation of every name, in the order of `names`; tensors are 0-dimensional."""
-        self._sums += torch.stack(values)
-        torch.maximum(self._maximum, maximum, out=self._maximum)
+    def add(self, values: torch.Tensor) -> None:
+        """Count one observation, f32: a value for every name, in the order of `names`, and what the maximum is taken of."""
+        self._sums += values[:-1]
+        torch.maximum(self._maximum, values[-1], out=self._maximum)
         self._count += 1
 
     def take(self) -> dict[str, float]:

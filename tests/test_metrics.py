@@ -19,8 +19,8 @@ def means() -> Means:
 
 def add_all(metrics: Means, rows: np.ndarray) -> None:
     """Add rows of (loss, norm, q), f32 [M, 3]."""
-    for loss, norm, q in torch.from_numpy(rows):
-        metrics.add((loss, norm), q)
+    for row in torch.from_numpy(rows):
+        metrics.add(row)
 
 
 @settings(max_examples=50)

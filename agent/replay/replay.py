@@ -150,20 +150,23 @@ class Replay:
         slots = film.append(games, frame, action, reward, terminated, truncated, first)
         lost = film.after(slots, film.stack - 1)  # rows around a full ring: `length - stack + 1` before the newest one
         due = film.after(slots, -self.n_step)
-        self._size -= int(np.count_nonzero(self._valid[lost]))
-        self._valid[lost] = False
+        shut = self._valid[lost]
+        if shut.any():
+            self._size -= int(np.count_nonzero(shut))
+            self._valid[lost] = False
+            self.tree.open(lost, np.zeros(len(lost), bool), self._max_priority)
         self._valid[slots] = valid
-        self._size += int(np.count_nonzero(self._valid[due]))
-        leaves = np.concatenate((due, lost))
-        present = np.concatenate((self._valid[due], np.zeros(len(lost), bool))).astype(np.float64)
-        self.tree.set(film.send(leaves), film.send(present) * self._max_priority)
+        opened = self._valid[due]
+        self._size += int(np.count_nonzero(opened))
+        self.tree.open(due, opened, self._max_priority)
 
     def _check_continues(self, step: Step) -> None:
+        if np.array_equal(step.first, self._closed):
+            return
         wrong = np.flatnonzero(step.first != self._closed)
-        if wrong.size and self._closed[wrong[0]]:
+        if self._closed[wrong[0]]:
             raise ValueError(f"Game {wrong[0]} goes on where an episode must begin: this step must have `first` set.")
-        if wrong.size:
-            raise ValueError(f"Game {wrong[0]} was started anew in the middle of an episode; call cut before a reset.")
+        raise ValueError(f"Game {wrong[0]} was started anew in the middle of an episode; call cut before a reset.")
 
     def sample(
         self,
