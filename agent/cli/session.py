@@ -25,6 +25,7 @@ from agent.slices import Slices
 from agent.types import Episode, Tick, VectorEnv
 from envs.make import GameSpec, make_vector_env, spec
 
+FEW_CORES = 4
 Act = Callable[[np.ndarray], np.ndarray]  # observations [B, *shape] -> actions [B] or [B, n]
 
 
@@ -57,8 +58,9 @@ def set_threads(settings: Settings, spec: GameSpec) -> None:
     """Choose torch's threads for one operation on the CPU: small networks lose more by sharing work than they win."""
     large = torso_kind(settings.network, spec.observation_shape, spec.pixels) in ("nature", "impala")
     cores = os.cpu_count() or 1
-    # One core is left to the games, which run meanwhile: threads that share a core wait for each other by spinning.
-    torch.set_num_threads(settings.threads or (max(1, cores - 1) if large else 1))
+    # Few cores are all the learner's: beside it the games take a hundredth of the time, and on two cores both of them
+    # make Nature's updates twice as fast. Of many, one is left: threads that share a core wait for each other by spinning.
+    torch.set_num_threads(settings.threads or ((cores if cores <= FEW_CORES else cores - 1) if large else 1))
 
 
 def make_network(spec: GameSpec, settings: Settings, device: torch.device) -> QNetwork:
