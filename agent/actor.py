@@ -79,8 +79,9 @@ class Actor:
         every game in every call, and so is the noise, so that the generators' positions depend on nothing but the
         number of calls.
         """
-        games = len(observation)
-        epsilon = self.epsilon(steps) ** (1.0 + self.ladder * np.arange(games) / max(games - 1, 1))  # [B]
+        games, epsilon = len(observation), self.epsilon(steps)
+        if self.ladder:
+            epsilon = epsilon ** (1.0 + self.ladder * np.arange(games) / max(games - 1, 1))  # [B]
         explore = self._generator.random(games) < epsilon
         random_action = self._generator.integers(self.num_actions, size=games)  # i64 [B]
         noise = None if self._noise is None else self.network.draw_noise(self._noise)

@@ -25,21 +25,21 @@ class Adam(torch.optim.Adam):
         self._epsilon = epsilon
         self._means = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._squares = [torch.zeros_like(parameter) for parameter in self._parameters]
-        self._steps = [torch.zeros((), device=parameter.device) for parameter in self._parameters]
+        self._steps = [torch.zeros((), device=self._parameters[0].device)] * len(self._parameters)  # one and the same
         for parameter, *moments in zip(self._parameters, self._steps, self._means, self._squares, strict=True):
             self.state[parameter] = dict(zip(MOMENTS, moments, strict=True))
 
     @property
     def written(self) -> list[torch.Tensor]:
         """Every tensor that `move` writes, the parameters apart."""
-        return [*self._means, *self._squares, *self._steps]
+        return [*self._means, *self._squares, self._steps[0]]
 
     @torch.no_grad()
     def move(
         self, gradients: Sequence[torch.Tensor], learning_rate: float | torch.Tensor, divisor: torch.Tensor
     ) -> None:
         """Move every parameter against its gradient, which is first divided by `divisor`, f32 [], in place."""
-        torch._foreach_add_(self._steps, 1)
+        self._steps[0].add_(1)
         torch._fused_adam_(
             self._parameters,
             list(gradients),

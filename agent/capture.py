@@ -34,38 +34,100 @@ class Trial(NamedTuple):
         return self.difference <= TOLERANCE
 
 
-def make_fast(function: Function, mode: Mode, written: Sequence[torch.Tensor] = ()) -> Function:
-    """Return `function` in the form that `mode` names; `written` is every tensor that it writes.
+def make_fast(
+    function: Function,
+    mode: Mode,
+    written: Sequence[torch.Tensor] = (),
+    generators: Sequence[torch.Generator] = (),
+) -> Function:
+    """Return `function` in the form that `mode` names.
 
-    Compiling happens in the first calls and takes up to a minute on a CPU. Capturing happens in the first call with
+    `written` is every tensor that it writes, `generators` are those on the GPU that it draws from itself. Compiling happens in the first calls and takes up to a minute on a CPU. Capturing happens in the first call with
     each set of plain arguments; what its rehearsals write is undone.
     """
     if mode == "eager":
         return function
     if mode == "compiled":
-        return _compiled(function)
-    return CudaGraphs(function, written)
+        return Programs(function)
+    return CudaGraphs(function, written, generators)
 
 
-def _compiled(function: Function) -> Function:
-    import torch._dynamo.config as dynamo  # imported here: it costs seconds that an eager run need not wait for
+class Programs:
+    """A function compiled once for every set of plain arguments, and then called without torch.compile.
 
-    # Traces torch.autograd.grad, so that forward, backward and step become one program.
-    dynamo.trace_autograd_ops = True
-    compiled = torch.compile(function, fullgraph=True, dynamic=False, options={"cpp_wrapper": True})
-    seen = set()
+    In every call torch looks at each tensor that the function closes over, to see whether it is still what was compiled
+    for, which takes longer than a small network's update. Ours are never rebound: so the tensors that the first call was
+    made with are kept, and only the arguments among them are exchanged.
+    """
 
-    def run(*arguments: Any) -> Any:
-        # torch looks at every tensor that the function closes over in every call, to see whether it is still of the
-        # shape that was compiled for. That costs a small network a third of its update, and ours are never rebound.
+    def __init__(self, function: Function):
+        self._function = function
+        self._made: dict[tuple[Any, ...], Function] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the program with these arguments."""
         key = tuple(_shape(each) for each in arguments)
-        if key in seen:
-            with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
-                return compiled(*arguments)
-        seen.add(key)
-        return compiled(*arguments)
+        if key not in self._made:
+            self._made[key], result = self._make(arguments)
+            return result
+        return self._made[key](*arguments)
 
-    return run
+    def _make(self, arguments: tuple[Any, ...]) -> tuple[Function, Any]:
+        """Return the program for arguments like these, and what it gives for these."""
+        # Imported here: it costs seconds that an eager run need not wait for.
+        import torch._dynamo.config as dynamo
+        import torch._inductor.config as inductor
+        from torch._dynamo.backends.registry import lookup_backend
+
+        first: dict[str, Any] = {}
+
+        def backend(graph: Any, examples: Any) -> Function:
+            with inductor.patch(cpp_wrapper=True):  # what calls the kernels is C++ as well
+                program = lookup_backend("inductor")(graph, examples)
+
+            def noted(*inputs: Any) -> Any:
+                first.update(program=program, inputs=inputs, outputs=program(*inputs))
+                return first["outputs"]
+
+            return noted
+
+        # Traces torch.autograd.grad, so that forward and backward become one program.
+        with dynamo.patch(trace_autograd_ops=True):
+            compiled = torch.compile(self._function, backend=backend, fullgraph=True, dynamic=False)
+            result = compiled(*arguments)
+        program, inputs, outputs = first["program"], list(first["inputs"]), first["outputs"]
+        given = _flat(arguments)
+        exchanged = [
+            (at, number) for at, each in enumerate(inputs) for number, one in enumerate(given) if one is each
+        ]
+        form = _positions(result, outputs)
+
+        def run(*arguments: Any) -> Any:
+            given, called = _flat(arguments), inputs.copy()
+            for at, number in exchanged:
+                called[at] = given[number]
+            return _filled(form, program(*called))
+
+        return run, result
+
+
+def _positions(value: Any, outputs: Sequence[Any]) -> Any:
+    """Return `value` with the position among `outputs` in the place of each tensor; ValueError when one is not there."""
+    if isinstance(value, tuple):
+        return tuple(_positions(each, outputs) for each in value)
+    if value is None:
+        return None
+    for position, output in enumerate(outputs):
+        if output is value:
+            return position
+    raise ValueError("The compiled program does not return what the function returns.")
+
+
+def _filled(form: Any, outputs: Sequence[Any]) -> Any:
+    """Undo `_positions` with other outputs."""
+    if isinstance(form, tuple):
+        return tuple(_filled(each, outputs) for each in form)
+    return None if form is None else outputs[form]
 
 
 class CudaGraphs:
@@ -74,9 +136,11 @@ class CudaGraphs:
     What is returned is overwritten by the next call.
     """
 
-    def __init__(self, function: Function, written: Sequence[torch.Tensor]):
+    def __init__(
+        self, function: Function, written: Sequence[torch.Tensor], generators: Sequence[torch.Generator] = ()
+    ):
         self._function = function
-        self._written = list(written)
+        self._written, self._generators = list(written), list(generators)
         self._recorded: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
 
     def __call__(self, *arguments: Any) -> Any:
@@ -92,7 +156,7 @@ class CudaGraphs:
 
     def _record(self, arguments: tuple[Any, ...]) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
         static = [_copied(each) for each in arguments]
-        kept = Kept(self._written)
+        kept, states = Kept(self._written), [generator.get_state() for generator in self._generators]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -101,6 +165,9 @@ class CudaGraphs:
         torch.cuda.current_stream().wait_stream(side)
         kept.restore()
         graph = torch.cuda.CUDAGraph()
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+            graph.register_generator_state(generator)  # so that a replay draws on, and does not draw the same again
         with torch.cuda.graph(graph):
             outputs = self._function(*static)
         return graph, _flat(static), outputs

@@ -292,13 +292,17 @@ class Learner:
         groups = [[*self._parameters, *self.network.buffers()], self.optimizer.written]
         groups += [[tensor] for tensor in self.replay.written]
         written = [tensor for group in groups for tensor in group]
-        if self.replay.traceable and self.replay.device.type == self.device.type:
-            if mode == "captured":
-                fast = make_fast(eager, mode, written)
-            else:  # torch's fused Adam is faster than what the compiler makes of it
-                fast = partial(self._whole, make_fast(self._sample_and_differentiate, mode))
-        else:
-            fast = partial(self._from_elsewhere, make_fast(self._learn, mode, written))
+        make = partial(make_fast, mode=mode, written=written, generators=(self.generator,))
+        if not (self.replay.traceable and self.replay.device.type == self.device.type):
+            learn = partial(self._learn, self._differentiate)
+            fast = partial(
+                self._from_elsewhere,
+                make(learn) if mode == "captured" else partial(self._learn, make(self._differentiate)),
+            )
+        elif mode == "captured":
+            fast = make(eager)
+        else:  # torch's fused Adam is faster than what the compiler makes of it
+            fast = partial(self._whole, make(self._sample_and_differentiate))
         generators = self.generator, self.replay.generator
         states = [generator.get_state() for generator in generators]
         calls = [self._call(1.0 - 0.02 * call, steps) for call in range(TRIED_UPDATES)]
@@ -308,9 +312,9 @@ class Learner:
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
 
-    def _learn(self, rate: Scalar, *given: Any) -> tuple[Any, ...]:
+    def _learn(self, differentiate: Function, rate: Scalar, *given: Any) -> tuple[Any, ...]:
         """Improve the network by what `_differentiate` is given; return figures and priorities."""
-        figures, priority, divisor, *gradients = self._differentiate(*given)
+        figures, priority, divisor, *gradients = differentiate(*given)
         self.optimizer.move(gradients, rate, divisor)
         return figures, priority
 

@@ -25,6 +25,7 @@ STANDSTILL_S = 0.1  # an onlooker who takes longer (evaluation, checkpoint) has 
 SUSPENDED_S = 1.0  # so far behind the game is not caught up with, frame by frame: the machine was suspended
 DEBT = 64  # updates carried from one interval to the next at most; what is owed beyond is dropped
 REHEARSALS = 8  # updates that are measured before learning begins: whole and in pieces, by turns
+STARVED_S = 10.0  # without a slice that fits, before a person is told that nothing is learned
 REMEMBERED = 16_384  # latencies kept between two points of the log
 
 
@@ -94,6 +95,8 @@ class Pace:
         self._predictions: dict[Hashable, Prediction] = {}
         self._allowance = self._interval / 50  # between the predicted end of a slice and the deadline
         self._sliced = False  # whether a slice was run since the last deadline
+        self._starved = 0  # intervals in a row in which updates were owed and no slice fitted
+        self.say: Callable[[str], None] = lambda sentence: None
         self.deadlines = self.missed = 0  # of the run, those before a resume included
         self._stops = 0
         self._answers_s: deque[float] = deque(maxlen=REMEMBERED)
@@ -131,6 +134,13 @@ class Pace:
 
         learner.advance(clock.steps, self._timed(accept))
         clock.owed = min(owed - learner.updates, DEBT)
+        self._starved = self._starved + 1 if clock.owed > 0 and not self._sliced else 0
+        if self._starved == math.ceil(STARVED_S / self._interval):
+            shortest = min(known.seconds for known in self._predictions.values())
+            self.say(
+                f"warning: nothing is learned: the shortest part of an update takes {shortest * 1e3:.1f} ms and does not "
+                f"fit between two decisions. Fewer of them (--realtime), a smaller network, or a less busy machine helps."
+            )
 
     def _rehearse(self, learner: LearnsInSlices, clock: Clock) -> None:
         """Make a few updates, whole and in pieces, in whatever time they take."""

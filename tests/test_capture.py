@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from agent.capture import TOLERANCE, CudaGraphs, Kept, make_fast, try_out
+from agent.capture import TOLERANCE, CudaGraphs, Kept, Programs, _filled, _positions, make_fast, try_out
 
 
 class Walk:
@@ -27,7 +27,7 @@ class Walk:
         for _ in range(times):
             self.weight.sub_(rate * value.T @ x)
         self.small.mul_(1.0 + 1e-3 * rate)
-        return value.sum(), [value.mean(1)]
+        return value.sum(), (value.mean(1),)
 
 
 def calls(device: str = "cpu", times: int = 2) -> list[tuple[Any, ...]]:
@@ -112,6 +112,30 @@ def test_kept_tensors_come_back() -> None:
     assert kept.changes()[0].tolist() == [2.0, 2.0, 2.0]
     kept.restore()
     assert tensor.tolist() == [0.0, 1.0, 2.0] and tensor.data_ptr() == place
+
+
+@pytest.mark.slow
+def test_a_program_does_the_same() -> None:
+    """A compiled function agrees with the eager one, for each set of plain arguments, through calls of its own."""
+    walk = Walk()
+    programs = make_fast(walk, "compiled")
+    for times in (2, 1, 2):
+        assert try_out(walk, programs, calls(times=times), walk.groups).agrees
+    assert isinstance(programs, Programs) and len(programs._made) == 2
+    walk.weight.zero_()
+    x = torch.ones(5, 3)
+    total, (means,) = programs(1, torch.tensor(1.0), (x,))
+    assert total == 0.0 and torch.equal(means, torch.zeros(5)), "it reads the weights as they are now"
+
+
+def test_a_program_returns_what_the_function_returns() -> None:
+    """Outputs are found by what they are, in tuples in tuples and beside None; what is none of them is refused."""
+    one, two = torch.zeros(2), torch.zeros(2)
+    form = _positions((two, None, (one, two)), [one, two])
+    assert form == (1, None, (0, 1))
+    assert _filled(form, ["a", "b"]) == ("b", None, ("a", "b"))
+    with pytest.raises(ValueError, match="does not return"):
+        _positions((one.clone(),), [one, two])
 
 
 @pytest.mark.gpu

@@ -97,10 +97,17 @@ def test_compiled_and_eager_agree_over_a_thousand_updates(
 
 
 @pytest.mark.slow
-def test_compiled_updates_by_priority(session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten compiled updates by priority leave the eager ones' priorities, the largest of them and the weights."""
+@pytest.mark.parametrize("traceable", [True, False])
+def test_compiled_updates_by_priority(
+    traceable: bool, session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten compiled updates by priority leave the eager ones' priorities, the largest of them and the weights.
+
+    So they do where sampling cannot be compiled, as from a compressed film.
+    """
     monkeypatch.setattr(module, "EAGER_UPDATES", 100)
     eager, compiled = session("eager"), session("compiled")
+    compiled.replay.traceable = traceable
     sentences = told(compiled.learner)
     learn(eager.learner, 110)
     learn(compiled.learner, 110)
@@ -127,7 +134,7 @@ def test_the_actor_plays_the_same_compiled(session: Callable[..., Session]) -> N
         torch.testing.assert_close(fast(*given), one.network(*given), rtol=1e-5, atol=1e-6)
 
 
-def broken(function: Any, mode: str, written: Any = ()) -> Any:
+def broken(function: Any, **_: Any) -> Any:
     """A fast form that keeps the first discount it is given."""
     first: list[torch.Tensor] = []
 
@@ -138,7 +145,7 @@ def broken(function: Any, mode: str, written: Any = ()) -> Any:
     return run
 
 
-def failing(function: Any, mode: str, written: Any = ()) -> Any:
+def failing(function: Any, **_: Any) -> Any:
     """A fast form that torch cannot make."""
 
     def run(*arguments: Any) -> Any:

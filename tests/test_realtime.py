@@ -208,13 +208,27 @@ def test_a_slice_is_not_begun_where_it_does_not_fit() -> None:
 
 
 def test_slices_longer_than_an_interval_are_never_begun() -> None:
-    """Once measured they stand still, and cost no deadline."""
+    """Once measured they stand still, cost no deadline, and a person is told once that nothing is learned."""
     play = Play()
+    told: list[str] = []
+    play.pace.say = told.append
     play.learner.takes = lambda number: 11 * MS
     play.play(3)
     play.learner.began.clear()
-    play.play(200)
-    assert not play.learner.began and play.pace.missed == 0
+    play.play(900)
+    assert not play.learner.began and play.pace.missed == 0 and not told
+    play.play(1_300)
+    assert len(told) == 1 and "the shortest part of an update takes 11.0 ms" in told[0]
+
+
+def test_who_learns_is_not_warned() -> None:
+    """Where slices fit now and then, nobody is told anything."""
+    play = Play()
+    told: list[str] = []
+    play.pace.say = told.append
+    play.learner.takes = lambda number: 8 * MS
+    play.play(2_500)
+    assert play.learner.updates > 100 and not told
 
 
 def test_slices_that_grow_soon_cost_no_deadline() -> None:

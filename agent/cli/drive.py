@@ -32,6 +32,8 @@ def drive(session: Session, record: Record, stop: Stop) -> bool:
         return rates.take() | session.metrics()
 
     session.learner.say = record.progress.say
+    if session.pace is not None:
+        session.pace.say = record.progress.say
     _lower(session, record)  # as often as the evaluations before a resume say
     record.progress.update(steps)
     done = _evaluate(session, record, stop, evaluate, steps)  # one that was owed when the run was stopped
