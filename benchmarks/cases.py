@@ -32,6 +32,7 @@ class Case(NamedTuple):
     gymnasium_id: str | None
     threads: int  # small networks lose by more than one
     reward_clip: float | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 CASES = {
@@ -50,7 +51,7 @@ def our_settings(case: Case) -> dict[str, Any]:
     """Return the settings of ours, as differences from the defaults in agent/config.py."""
     return {
         "steps": 100_000_000,
-        "device": "cpu",
+        "device": case.device,
         "game": {"num_games": GAMES, "atari": {"sticky_actions": STICKY_ATARI}},
         "actor": {"epsilon_start": EPSILON, "epsilon_end": EPSILON},
         "replay": {"capacity": case.capacity, "n_step": 1, "priority_exponent": 0.0, "reward_clip": case.reward_clip},

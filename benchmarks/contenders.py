@@ -19,7 +19,7 @@ from benchmarks.watch import Finished, Watch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MODES = ("eager", "compiled")  # values of learner.execution: each is a contender
+MODES = ("eager", "compiled", "captured")  # values of learner.execution: each is a contender
 
 
 class Contender(NamedTuple):
@@ -90,7 +90,8 @@ def sb3(case: Case, watch: Watch) -> None:
         policy_kwargs = {"features_extractor_class": SmallGrid, "normalize_images": False, "net_arch": []}
     elif case.kind == "nature":
         policy, policy_kwargs = "CnnPolicy", {}
-    arguments = sb3_settings(case) | {"max_grad_norm": MAX_GRAD_NORM, "policy_kwargs": policy_kwargs, "device": "cpu"}
+    arguments = sb3_settings(case) | {"max_grad_norm": MAX_GRAD_NORM, "policy_kwargs": policy_kwargs}
+    arguments["device"] = case.device
     _learn(DQN(policy, _sb3_games(case), **arguments), watch)
 
 

@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels="gymnasium farama-notifications box2d==2.3.10 pygame-ce stable-baselines3 sb3-contrib tensorboard
 tensorboard-data-server absl-py grpcio protobuf markdown werkzeug pydantic pydantic-core annotated-types typing-inspection
 tyro docstring-parser typeguard safetensors psutil ale-py hypothesis sortedcontainers pytest iniconfig pluggy pyyaml
-cloudpickle pillow"
+cloudpickle pillow cramjam opencv-python-headless onnx onnxruntime ml-dtypes flatbuffers"
 
 if [ "${1-}" = wheels ]; then
     platforms=()
@@ -41,6 +41,15 @@ if [ ! -e runs/gpu-tests-passed ]; then
     python3 -m pytest -q -m gpu tests 2>&1 | tee "$out/gpu-tests.log"
     python3 -m agent.cli.main doctor --json | tail -n 1 >"$out/gpu-doctor.json"
     mkdir -p runs && touch runs/gpu-tests-passed
+fi
+
+if [ ! -e runs/gpu-speed-measured ]; then # eager beside captured, Nature DQN at batch 32; games beside the learner
+    python3 benchmarks/throughput.py --device cuda --here --cores 16 --cases atari/pong --contenders ours-eager ours-captured sb3 \
+        --repeats 3 --seconds 8 2>&1 | tee "$out/gpu-throughput.log"
+    python3 benchmarks/overlap.py --device cuda --cases atari/pong --game-cores 15 --games 128 \
+        --execution captured 2>&1 | tee "$out/gpu-overlap.log"
+    touch runs/gpu-speed-measured
+    cp -r benchmarks/results/throughput benchmarks/results/overlap "$out/"
 fi
 
 # Issue by issue what is asked of a GPU, the cheapest gate first. A run that is finished costs nothing.

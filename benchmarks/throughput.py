@@ -64,11 +64,13 @@ def _versions() -> dict[str, str]:
 def in_process(case: Case, contender: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return what one contender does in a process of its own; SystemExit with its last words when it fails."""
     python = CONTENDERS[contender].python
+    if options.here:
+        python = Path(sys.executable)
     if not python.exists():
         entry = CONTENDERS[contender]
         raise SystemExit(f"{contender} needs {entry.environment} with {entry.install}: the head of this file says how.")
     command = [str(python), __file__, "one", case.game, contender, "--seconds", str(options.seconds)]
-    command += ["--cores", str(options.cores), "--peer-threads", str(case.threads)]
+    command += ["--cores", str(options.cores), "--peer-threads", str(case.threads), "--device", case.device]
     load = os.getloadavg()[0]
     done = subprocess.run(command, capture_output=True, text=True, timeout=options.seconds + 300)
     if done.returncode:
@@ -128,8 +130,10 @@ def report(case: Case, runs: Runs) -> dict[str, Any]:
     return {"summary": summary, "ratio_steps_per_s": wall, "ratio_steps_per_cpu_s": cpu, "runs": runs}
 
 
-def _with_threads(case: Case, options: argparse.Namespace) -> Case:
-    return case if options.peer_threads is None else case._replace(threads=options.peer_threads)
+def _asked(case: Case, options: argparse.Namespace) -> Case:
+    """Return the case on the device, and with the peers' threads, that the command line says."""
+    threads = case.threads if options.peer_threads is None else options.peer_threads
+    return case._replace(device=options.device, threads=threads)
 
 
 def main() -> None:
@@ -139,18 +143,20 @@ def main() -> None:
     parser.add_argument("case", nargs="?", choices=list(CASES), help="for one and profile")
     parser.add_argument("contender", nargs="?", choices=list(CONTENDERS), help="for one and profile (ours-eager)")
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=[name for name in CONTENDERS if name != "ours-captured"])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20.0, help="the window")
     parser.add_argument("--cores", type=int, default=2, help="that everybody may use")
     parser.add_argument("--peer-threads", type=int, default=None, help="torch's in the peers (1, or 2 for Nature's)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where everybody learns")
+    parser.add_argument("--here", action="store_true", help="peers run in this environment, which has them")
     options = parser.parse_args()
     if options.part != "race":
         if options.case is None or (options.part == "one" and options.contender is None):
             parser.error(f"{options.part} needs a case{' and a contender' if options.part == 'one' else ''}")
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     if options.part == "one":
-        print(json.dumps(measure(_with_threads(CASES[options.case], options), options.contender, options.seconds)))
+        print(json.dumps(measure(_asked(CASES[options.case], options), options.contender, options.seconds)))
         return
     from benchmarks.results import write  # what it imports not every environment has
 
@@ -163,13 +169,14 @@ def main() -> None:
         print(write(f"profile/{options.case.replace('/', '-')}", about | found))
         return
     for name in options.cases:
-        case = _with_threads(CASES[name], options)
+        case = _asked(CASES[name], options)
         runs = compete(case, options)
         facts = {
             "case": case._asdict(), "protocol": PROTOCOL, "cores": options.cores, "seconds": options.seconds,
             "ours": our_settings(case), "sb3_and_sbx": sb3_settings(case),
         }  # fmt: skip
-        print(write(f"throughput/{name.replace('/', '-')}", facts | report(case, runs)), flush=True)
+        where = "" if options.device == "cpu" else f"-{options.device}"
+        print(write(f"throughput/{name.replace('/', '-')}{where}", facts | report(case, runs)), flush=True)
 
 
 if __name__ == "__main__":

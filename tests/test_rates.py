@@ -33,6 +33,7 @@ def test_rates_and_shares_of_an_interval() -> None:
     first = rates.take()
     assert first["time/steps_per_s"] == first["time/fps"] == pytest.approx(40.0)
     assert first["time/updates_per_s"] == pytest.approx(10.0)
+    assert first["rollout/policy_lag"] == pytest.approx(2.0)
     shares = [first[f"time/share_{phase}"] for phase in ("acting", "simulating", "learning", "storing", "other")]
     assert shares == pytest.approx([0.1, 0.15, 0.2, 0.025, 0.525])
     assert first["time/act_latency_p50"] == pytest.approx(20.0)

@@ -64,6 +64,8 @@ class Rates:
             "time/fps": (self._steps - self._steps_begun) / (now - self._begun),
             "time/steps_per_s": (self._steps - self._steps_since) / interval_s,
             "time/updates_per_s": (self._updates - self._updates_since) / interval_s,
+            # What overlap costs: while the games answer, so many updates change the policy that asked them.
+            "rollout/policy_lag": (self._updates - self._updates_since) / self._ticks,
             "time/act_latency_p50": float(p50),
             "time/act_latency_p95": float(p95),
             "time/act_latency_p99": float(p99),

@@ -60,6 +60,7 @@ TAGS: dict[str, Tag] = {
     "replay/priority_max": Tag(REPLAY, "Priorities", "1", "Largest priority in replay."),
     "replay/samples_per_insert": Tag(REPLAY, "Samples per insert", "1", "Transitions sampled per environment step."),
     "rollout/exploration_rate": Tag(ACTING, "Exploration", "probability", "Probability of a random action (epsilon)."),
+    "rollout/policy_lag": Tag(ACTING, "Policy lag", "updates", "Updates made while a chosen action was on its way."),
     "time/act_latency_p50": Tag(ACTING, "Decision latency", "ms", "Time to choose the actions of one step, median."),
     "time/act_latency_p95": Tag(ACTING, "Decision latency", "ms", "Time to choose the actions, 95th percentile."),
     "time/act_latency_p99": Tag(ACTING, "Decision latency", "ms", "Time to choose the actions, 99th percentile."),
