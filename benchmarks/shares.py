@@ -61,12 +61,13 @@ def seams(session: Any) -> list[tuple[str, Any, str]]:
         ("forward", session.actor, "_best"), ("choosing actions", session.actor, "act"),
         ("replay gather", replay, "draw"), ("replay insert", replay, "insert"),
         ("around an update" if eager else "update program", learner, "_run"), ("around updates", learner, "update"),
-        ("target network", learner, "copy_to_target"), ("figures for telemetry", learner.metrics, "add"),
+        ("optimizer", learner.optimizer, "move"), ("target network", learner, "copy_to_target"),
+        ("figures for telemetry", learner.metrics, "add"),
     ]  # fmt: skip
     if eager:  # a compiled update has no inside, and would be compiled anew around a clock
         wanted += [
             ("replay gather", replay, "sample_at"), ("forward", learner, "loss"), ("backward", torch.autograd, "grad"),
-            ("optimizer", agent.learner, "clip_norm"), ("optimizer", learner.optimizer, "step"),
+            ("optimizer", agent.learner, "clipping"),
             ("priorities", replay, "update_priorities"),
         ]  # fmt: skip
     return [seam for seam in wanted if hasattr(seam[1], seam[2])]
