@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ import short_runs
 from agent.cli import freeze
 from agent.cli.main import main
 from agent.freeze import artefact
+from agent.freeze.graph import Graph
 from agent.freeze.player import Player
+from agent.seeding import seed_for
 from agent.telemetry.run_folder import RunFolder
 
 ZOO = Path(__file__).parent / "zoo"
@@ -135,7 +138,7 @@ def test_no_name_for_the_artefact_is_an_error(
 def test_the_gate_is_played_once_a_policy(
     folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
-    """The candidate that is returned has its scores already, and they are those on the card."""
+    """The candidate that is returned has its scores already, and they are those on the card, unless pruning chose it."""
     asked: list[Any] = []
     real = freeze.Trial.gate
 
@@ -147,7 +150,10 @@ def test_the_gate_is_played_once_a_policy(
     assert frozen(folder, tmp_path / "out", *flags, "--margin", "9") == 0
     card = artefact.read(tmp_path / "out").card
     played = [done["gate"] for done in card.passes if done["gate"]]
-    assert len(asked) == len(played) and card.gate["scores"] in played
+    if "--prune" in flags:  # what was chosen by some episodes is proven on others
+        assert len(asked) == len(played) + 1 and card.gate["scores"] == asked[-1].figures()
+    else:
+        assert len(asked) == len(played) and card.gate["scores"] in played
 
 
 @pytest.mark.parametrize(
@@ -198,6 +204,24 @@ def test_pruning_too_much_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert artefact.read(tmp_path / "out").card.refused
     assert main(["play", str(tmp_path / "out")]) == 2
     assert main(["verify", str(tmp_path / "out"), "--episodes", "0"]) == 3
+
+
+def test_what_fails_on_fresh_episodes_is_pruned_less(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pruned policy that passed by luck is given up for the one before, whose proof is on the card with its seed."""
+
+    def lucky(graph: Graph, *_: Any) -> list[Graph]:
+        *layers, last = graph.layers
+        return [graph, replace(graph, layers=(*layers, replace(last, weight=-last.weight)))]
+
+    monkeypatch.setattr(freeze, "smaller", lucky)
+    flags = ("--precision", "int8", "--prune", "auto", "--episodes", "8", "--most-episodes", "8")
+    assert main(["freeze", str(ZOO / "dqn-CartPole-v1.zip"), "--out", str(tmp_path / "out"), *flags]) == 0
+    assert "it fails there: the one pruned less is taken" in capsys.readouterr().err
+    card = artefact.read(tmp_path / "out").card
+    assert card.macs == card.passes[0]["macs"]
+    assert card.gate["protocol"]["seed"] == seed_for(0, "proof")
 
 
 def test_an_interrupted_gate_leaves_nothing(

@@ -51,8 +51,8 @@ def trial(graph: Graph, monkeypatch: pytest.MonkeyPatch, passes: Any) -> Trial:
 def test_none_prunes_nothing_and_a_number_is_obeyed(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pruning the graph is the same object; a share is removed without asking the gate, however it plays."""
     made = trial(graph, monkeypatch, lambda number: False)
-    assert smaller(graph, made, "none", 10) is graph and not made.passes
-    half = smaller(graph, made, 0.5, 10)
+    assert smaller(graph, made, "none", 10) == [graph] and not made.passes
+    (half,) = smaller(graph, made, 0.5, 10)
     assert multiply_accumulates(half) <= 0.55 * multiply_accumulates(graph)
     assert not made.asked and made.passes[-1].macs == multiply_accumulates(half)
     assert made.passes[-1].name == "pruned by 50%, distilled for 10 steps"
@@ -86,7 +86,7 @@ def test_auto_stops_at_what_can_be_pruned(graph: Graph, monkeypatch: pytest.Monk
     smaller(graph, made, "auto", 0)
     assert tried == [fraction for fraction in FRACTIONS if fraction <= 0.75] and len(tried) == 2
     monkeypatch.setattr(search, "prunable", lambda _: 0.5)
-    assert smaller(graph, made, "auto", 0) is graph and len(tried) == 2
+    assert smaller(graph, made, "auto", 0) == [graph] and len(tried) == 2
 
 
 def test_auto_counts_active_units_alone(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,12 +119,24 @@ def test_the_very_same_policy_plays_once(graph: Graph, monkeypatch: pytest.Monke
     assert made.scores(FrozenPolicy(graph), lambda: pytest.fail("the same layers in another object")).passed
 
 
+def test_fresh_episodes_are_played_anew(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other episodes a policy that was judged is judged again, and both judgements are noted in one list."""
+    made = trial(graph, monkeypatch, lambda number: True)
+    made.note("one", FrozenPolicy(graph), FLOAT32, gate=True)
+    fresh = made.on_fresh_episodes(7)
+    fresh.note("two", FrozenPolicy(graph), FLOAT32, gate=True)
+    assert (made.seed, fresh.seed) == (0, 7) and len(made.asked) == 2
+    assert [done.name for done in fresh.passes] == ["one", "two"] and fresh.passes is made.passes
+
+
 @pytest.mark.parametrize("good", [0, 1, 2])
 def test_auto_goes_on_while_the_gate_passes(graph: Graph, monkeypatch: pytest.MonkeyPatch, good: int) -> None:
-    """The last graph that passed is taken; the first failure ends the search."""
+    """All that passed come back, the smallest last; the first failure ends the search."""
     made = trial(graph, monkeypatch, lambda number: number <= good)
-    found = smaller(graph, made, "auto", 5)
-    assert len(made.asked) == good + 1
+    *others, found = smaller(graph, made, "auto", 5)
+    assert len(made.asked) == good + 1 and len(others) == good
+    sizes = [multiply_accumulates(each) for each in (*others, found)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] == multiply_accumulates(graph)
     assert multiply_accumulates(found) == (made.passes[-2].macs if good else multiply_accumulates(graph))
     if good:
         assert multiply_accumulates(found) <= (1 - FRACTIONS[good - 1] + 0.1) * multiply_accumulates(graph)

@@ -170,7 +170,13 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
         trial.acting = lambda policy, bits: _player(_artefact(source, trial, policy, bits, targets)).act
         trial.note("stripped and folded", FrozenPolicy(source.graph), FLOAT32, gate=False)
         small = smaller(source.graph, trial, share, arguments.distil_steps)
-        policy, bits = fewer_bits(small, trial, arguments.precision)
+        if len(small) > 1:
+            say("proving the smallest that passed on episodes that it was not chosen by")
+            trial = trial.on_fresh_episodes(seed_for(arguments.seed, "proof"))
+        policy, bits = fewer_bits(small.pop(), trial, arguments.precision)
+        while small and not trial.scores(policy, lambda: trial.acting(policy, bits)).passed:
+            say("it fails there: the one pruned less is taken")
+            policy, bits = fewer_bits(small.pop(), trial, arguments.precision)
         folder = arguments.out or Path("frozen") / freeze_report.folder_name(source.game, source.name, bits.name)
         say("judging what is written against the live policy, and measuring how long one decision takes")
         return folder, *_written(source, arguments, trial, policy, bits, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -99,6 +99,10 @@ class Trial:
             live=self._rounds,
         )
 
+    def on_fresh_episodes(self, seed: int) -> Trial:
+        """Return this trial with other episodes; what was noted is kept."""
+        return replace(self, seed=seed, _rounds={}, _scores={})
+
     def scores(self, policy: FrozenPolicy, act: Callable[[], Act]) -> Scores:
         """Return the scores of a policy that acts so; the very same policy is not played a second time."""
         plays = policy.graph if policy.integer is None else policy.integer
@@ -126,14 +130,15 @@ def weight_bytes(graph: Graph | IntegerGraph) -> int:
     return sum(array.nbytes for layer in graph.layers for _, array in arrays(layer))
 
 
-def smaller(graph: Graph, trial: Trial, share: float | Literal["auto", "none"], steps: int) -> Graph:
+def smaller(graph: Graph, trial: Trial, share: float | Literal["auto", "none"], steps: int) -> list[Graph]:
     """Return the graph with units removed: never active ones, and then as many as `share` says or the gate allows.
 
     A number is a share of all multiply-accumulates and is obeyed, whatever becomes of the play; ValueError when it is
-    more than what can be pruned. `steps` is the length of the distillation that follows.
+    more than what can be pruned. `steps` is the length of the distillation that follows. With "auto" every graph that
+    passed is returned, the smallest last: it was chosen by these episodes, so others have to prove it.
     """
     if share == "none":
-        return graph
+        return [graph]
     best = drop_dead(graph, trial.states)
     alive = multiply_accumulates(best) / multiply_accumulates(graph)
     if alive < 1:
@@ -154,7 +159,8 @@ def smaller(graph: Graph, trial: Trial, share: float | Literal["auto", "none"], 
     if share != "auto":
         name, found = without(share)
         trial.note(name, FrozenPolicy(found), FLOAT32, gate=False)
-        return found
+        return [found]
+    passed = [best]
     for each in FRACTIONS:
         fraction = round(1 - (1 - each) * alive, 4)
         if fraction > prunable(graph):
@@ -164,8 +170,8 @@ def smaller(graph: Graph, trial: Trial, share: float | Literal["auto", "none"], 
         judged = trial.note(name, FrozenPolicy(found), FLOAT32, gate=True)
         if judged.scores is None or not judged.scores.passed:
             break
-        best = found
-    return best
+        passed.append(found)
+    return passed
 
 
 def fewer_bits(graph: Graph, trial: Trial, wanted: Wanted) -> tuple[FrozenPolicy, Bits]:
