@@ -27,7 +27,9 @@ def test_json_has_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert found["devices"][0]["name"] == "cpu"
     assert found["versions"]["torch"]
     assert found["speed"]["game"] > 0
-    assert found["speed"]["learner"]["cpu"] > 0
+    trained = found["speed"]["training"]["cpu"]
+    assert trained["steps_per_s"] > 0 and trained["updates_per_s"] > 0 and 0 < trained["share_learning"] < 1
+    assert 0 < trained["act_latency_p50"] <= trained["act_latency_p99"]
 
 
 def test_a_missing_extra_comes_with_its_remedy(
@@ -45,7 +47,7 @@ def test_without_cuda(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     out = report(capsys)
     assert "no CUDA device: training runs on the CPU" in out
-    assert "speed cpu" in out
+    assert "training on cpu" in out
 
 
 def test_what_is_broken_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,5 +66,5 @@ def test_measuring_leaves_the_threads_alone() -> None:
     """Torch's number of threads is what it was."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
-    doctor.updates_per_s("cpu", 0.01)
+    doctor.training("cpu", 0.01)
     assert torch.get_num_threads() == before

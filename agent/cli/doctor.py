@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import tyro
 
 from agent.cli.extras import EXTRAS, is_installed, remedy
-from agent.cli.settings import load_settings
+from agent.cli.settings import load_settings, merge
 from agent.cli.tables import print_json, table
 from agent.telemetry.provenance import git_commit, host_facts, versions
 
 GAME = "lunar-lander"  # what `icebox demo` plays
+WARM_UPS = 5  # updates before a clock starts
 GIB = 2**30
+Found = TypeVar("Found")
 LITTLE_DISK_GIB = 2.0  # a run with a full replay of pixels and two checkpoints is about this large
 
 
@@ -45,9 +47,9 @@ def run(arguments: Arguments) -> int:
     found["missing"] = {extra: remedy(extra) for extra, module in EXTRAS.items() if not is_installed(module)}
     seconds = min(max(arguments.seconds, 0.05), 3.0)
     found["speed"] = {
-        "game": _guarded(lambda: game_steps_per_s(seconds)),
-        "learner": {
-            device["name"]: _guarded(lambda where=device["torch"]: updates_per_s(where, seconds))
+        "game": _guarded(lambda: round(game_steps_per_s(seconds), 1)),
+        "training": {
+            device["name"]: _guarded(lambda where=device["torch"]: training(where, seconds))
             for device in found["devices"]
         },
     }
@@ -80,10 +82,10 @@ def _devices(torch: Any) -> list[dict[str, Any]]:
     return devices
 
 
-def _guarded(measure: Callable[[], float]) -> float | str:
+def _guarded(measure: Callable[[], Found]) -> Found | str:
     """A measurement, or the sentence that says why there is none: doctor reports what is broken, it does not break."""
     try:
-        return round(measure(), 1)
+        return measure()
     except Exception as error:  # whatever a broken package raises is the finding
         return f"not measured: {error}"
 
@@ -117,54 +119,46 @@ def game_steps_per_s(seconds: float) -> float:
         games.close()
 
 
-def updates_per_s(device: str, seconds: float) -> float:
-    """Updates per second of a 256x256 MLP by double DQN with Huber loss and Adam, batches of 128.
-
-    On the CPU with one thread: more do not help a network this small, and stall when the cores are shared.
-    """
+def training(device: str, seconds: float) -> dict[str, float]:
+    """Return what training GAME does on a device, in figures of the dashboard: steps/s, updates/s, decision latency."""
     import torch
-    from torch import nn
+
+    from agent.cli.session import Session
+    from agent.config import Settings
+    from agent.telemetry.rates import Rates
 
     threads = torch.get_num_threads()
-
-    def network() -> nn.Module:
-        layers = nn.Linear(8, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4)
-        return nn.Sequential(*layers).to(device)
-
-    online, target = network(), network()
-    optimizer = torch.optim.Adam(online.parameters())
-    s_tm1, s_t = torch.zeros(2, 128, 8, device=device)
-    a_tm1 = torch.zeros(128, 1, dtype=torch.int64, device=device)
-    r_t, discount_t = torch.ones(2, 128, 1, device=device)
-
-    def update() -> None:
-        with torch.no_grad():
-            best = online(s_t).argmax(1, keepdim=True)
-            goal = r_t + discount_t * target(s_t).gather(1, best)
-        loss = nn.functional.smooth_l1_loss(online(s_tm1).gather(1, a_tm1), goal)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    settle = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    torch.set_num_threads(1)
+    # Eager: a compiled or captured update would take longer to make than all of this.
+    changes = {"device": device.partition(":")[0], "learner": {"learning_starts": 0, "execution": "eager"}}
+    session = Session(GAME, Settings.model_validate(merge(load_settings(GAME).model_dump(), changes)))
     try:
-        return _rate(update, seconds, settle)
+        session.games.reset(0)
+        ticks = session.ticks()
+        while session.learner.updates < WARM_UPS:
+            next(ticks)
+        rates = Rates(session.clock.steps, session.learner.updates)
+        started = time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            rates.add(next(ticks))
+        if session.device.type == "cuda":
+            torch.cuda.synchronize()
+        found = rates.take()
     finally:
+        session.close()
         torch.set_num_threads(threads)
+    shown = {"steps_per_s", "updates_per_s", "act_latency_p50", "act_latency_p99", "share_learning"}
+    return {tag.removeprefix("time/"): round(value, 3) for tag, value in found.items() if tag.removeprefix("time/") in shown}
 
 
-def _rate(act: Callable[[], None], seconds: float, settle: Callable[[], Any] = lambda: None) -> float:
-    """Calls per second over about `seconds`, after a few to warm up; `settle` waits for what was launched."""
-    for _ in range(5):
+def _rate(act: Callable[[], None], seconds: float) -> float:
+    """Calls per second over about `seconds`, after a few to warm up."""
+    for _ in range(WARM_UPS):
         act()
-    settle()
     start, calls = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:
         for _ in range(10):
             act()
         calls += 10
-        settle()
     return calls / (time.perf_counter() - start)
 
 
@@ -184,13 +178,16 @@ def _report(found: dict[str, Any]) -> str:
     rows += [(name, version or "not installed") for name, version in found["versions"].items()]
     rows.append(("commit", found["commit"] or "not a checkout"))
     rows += [(f"extra {extra}", f"missing; {command}") for extra, command in found["missing"].items()]
-    rows.append((f"speed {GAME}", _speed(found["speed"]["game"], "environment steps/s")))
-    rows += [
-        (f"speed {name.split()[0]}", _speed(rate, "updates/s (256x256 MLP, batch 128, one thread)"))
-        for name, rate in found["speed"]["learner"].items()
-    ]
+    game = found["speed"]["game"]
+    rows.append((f"{GAME} alone", game if isinstance(game, str) else f"{game:,.0f} environment steps/s"))
+    rows += [(f"training on {name.split()[0]}", _training(found)) for name, found in found["speed"]["training"].items()]
     return table(("WHAT", "FOUND"), rows)
 
 
-def _speed(rate: float | str, unit: str) -> str:
-    return rate if isinstance(rate, str) else f"{rate:,.0f} {unit}"
+def _training(found: dict[str, float] | str) -> str:
+    if isinstance(found, str):
+        return found
+    return (
+        f"{found['steps_per_s']:,.0f} steps/s with {found['updates_per_s']:,.0f} updates/s, {found['share_learning']:.0%} of "
+        f"the time; a decision takes {found['act_latency_p50']:.2f} ms (99%: {found['act_latency_p99']:.2f})"
+    )
