@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,3 +158,22 @@ def test_this_machine_has_free_memory() -> None:
     """Looked up, not given, the free memory of the host is a number of bytes above zero."""
     free = free_memory("cpu")
     assert list(free) == ["cpu"] and isinstance(free["cpu"], int) and free["cpu"] > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks glibc")
+def test_freed_memory_is_kept() -> None:
+    """A block that is allocated again and again is cleared by the system once and not every time."""
+    code = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from agent.memory import keep_freed_memory\n"
+        "assert sys.argv[1] == 'no' or keep_freed_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def use(): a = np.ones(40 << 20, np.uint8); b = np.ones(40 << 20, np.uint8)\n"
+        "use(); before = faults(); use(); use(); print(faults() - before)\n"
+    )
+    kept, returned = (
+        int(subprocess.run([sys.executable, "-c", code, asked], capture_output=True, text=True, check=True).stdout)
+        for asked in ("yes", "no")
+    )
+    assert kept < returned / 10

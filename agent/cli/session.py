@@ -15,7 +15,7 @@ from agent.evaluation import play_episodes
 from agent.learner import Learner
 from agent.loop import Clock, interleave, least_learning_starts
 from agent.losses import make_loss
-from agent.memory import estimate
+from agent.memory import estimate, keep_freed_memory
 from agent.nets.q_network import QNetwork, make_q_network, torso_kind
 from agent.realtime import Pace, realtime
 from agent.replay.replay import Replay
@@ -127,6 +127,7 @@ class Session:
         self.spec = spec(game, **family_settings(settings))
         self.device = pick_device(settings.device)
         set_threads(settings, self.spec)
+        keep_freed_memory()
         self.network = make_network(self.spec, settings, self.device)
         self.memory = estimate(self.spec, settings, parameters=self.network.parameters(), device=self.device)
         replay, learner = settings.replay, settings.learner
