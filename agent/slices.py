@@ -33,8 +33,9 @@ class Slices:
     draws a batch anew.
     """
 
-    def __init__(self, learner: Learner):
-        self._learner = learner
+    def __init__(self, learner: Learner, threads: int | None = None):
+        """`threads` are torch's for an update that is broken off; None: as many as the caller has."""
+        self._learner, self._torch_threads = learner, threads
         self._thread: threading.Thread | None = None
         self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)  # which of both threads runs
         self._fits: Fits = lambda what: True
@@ -80,7 +81,7 @@ class Slices:
     def _hand_over(self, steps: int, fits: Fits) -> None:
         """Let the other thread run until its update ends or its next slice does not fit."""
         if self._thread is None:
-            threads = torch.get_num_threads()
+            threads = self._torch_threads or torch.get_num_threads()
             self._thread = threading.Thread(target=self._run, args=(threads,), name="learner", daemon=True)
             self._thread.start()
         self._fits = fits

@@ -174,7 +174,10 @@ class Session:
         self.slices: Slices | None = None
         self.pace: Pace | None = None
         if settings.game.realtime is not None:
-            self.slices, self.pace = Slices(self.learner), Pace(settings.game.realtime)
+            self.slices = Slices(self.learner, torch.get_num_threads())
+            self.pace = Pace(settings.game.realtime)
+            # The learner's thread has OpenMP threads of its own. Those of a second one, for acting, would spin beside them.
+            torch.set_num_threads(1)
 
     def ticks(self) -> Iterator[Tick]:
         """Play and learn for ever, by the wall clock if the settings ask for it."""
