@@ -19,10 +19,10 @@ from agent.learner import Learner
 STEPS = 600  # played before anything is learned
 
 
-def make(execution: str, **changes: dict[str, Any]) -> Session:
+def make(execution: str, device: str = "auto", **changes: dict[str, Any]) -> Session:
     """CartPole with prioritized 3-step replay, every schedule moving, and a small network."""
     plain = load_settings("cartpole").model_dump()
-    plain["steps"] = 4_000
+    plain |= {"steps": 4_000, "device": device}
     plain["game"]["num_games"] = 4
     plain["replay"] |= {"n_step": 3, "n_step_end": 1, "priority_exponent": 0.5, "capacity": 2_000}
     plain["network"]["hidden"] = (24,)
@@ -206,6 +206,12 @@ def test_bf16_learns_weights_of_32_bits(session: Callable[..., Session]) -> None
         learn(each, 5)
     assert all(parameter.dtype == torch.float32 for parameter in rounded.network.parameters())
     assert 0.0 < distance(rounded.learner, plain.learner) < 0.02
+
+
+def test_a_cpu_captures_nothing() -> None:
+    """What needs a GPU is refused by name before anything is played."""
+    with pytest.raises(ValueError, match="captured: needs a CUDA GPU; compiled"):
+        make("captured", device="cpu")
 
 
 @pytest.mark.gpu

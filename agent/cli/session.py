@@ -126,6 +126,8 @@ class Session:
         self.settings = settings
         self.spec = spec(game, **family_settings(settings))
         self.device = pick_device(settings.device)
+        if settings.learner.execution == "captured" and self.device.type == "cpu":
+            raise ValueError("--learner.execution captured: needs a CUDA GPU; compiled or auto works on the CPU.")
         set_threads(settings, self.spec)
         keep_freed_memory()
         self.network = make_network(self.spec, settings, self.device)
