@@ -99,7 +99,7 @@ def _end(session: Session | StockSession, record: Record, stop: Stop, steps: int
     """Save, whether finished or stopped; a large replay takes a while to write, so a person who stops it is told."""
     record.show_average(steps)
     if stop.signal is not None:
-        record.progress.say("stopping: one last checkpoint is written (asked once more, it quits without)")
+        record.progress.say("stopping: one last checkpoint is written")
     record.checkpoint(steps, session.state_dict, last=True)
 
 

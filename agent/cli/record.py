@@ -69,6 +69,9 @@ class Stop:
         if self.signal is not None:
             os._exit(128 + number)  # checkpoints survive this at any moment, so nothing needs tidying
         self.signal = number
+        if number == signal.SIGINT:  # said at once: a step may take long, above all one that compiles
+            with suppress(OSError):
+                os.write(2, b"\nstopping after this step (asked once more, it quits without saving)\n")
 
 
 class Record:
