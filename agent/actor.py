@@ -46,7 +46,7 @@ class Actor:
         self._to_try: Mode | None = None
 
     def accelerate(self, mode: Mode) -> None:
-        """Let the network act in this form from the next observation on, provided that it then gives the same values."""
+        """Let the network act in this form from the next observation on, if it gives the same values there, and faster."""
         self._values, self._to_try = self._eager, None if mode == "eager" else mode
 
     def greedy(self, observation: np.ndarray) -> np.ndarray:

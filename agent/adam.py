@@ -1,4 +1,4 @@
-"""Adam over a fixed list of parameters: torch's fused kernel, on moments that are written in place and never rebound."""
+"""Adam over a fixed list of parameters: torch's fused kernel, on moments that are written in place, never rebound."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ Function = Callable[..., Any]
 
 TOLERANCE = 0.01  # most that the changes by a fast form may differ, as a share of the changes themselves
 WARM_UPS = 3  # before a capture, as torch asks: libraries choose their kernels and workspaces in them
+UNLIMITED = 1 << 20
 ROUNDS = 3  # of timing, eager and fast in turn
 
 
@@ -42,8 +43,9 @@ def make_fast(
 ) -> Function:
     """Return `function` in the form that `mode` names.
 
-    `written` is every tensor that it writes, `generators` are those on the GPU that it draws from itself. Compiling happens in the first calls and takes up to a minute on a CPU. Capturing happens in the first call with
-    each set of plain arguments; what its rehearsals write is undone.
+    `written` is every tensor that it writes, `generators` are those on the GPU that it draws from itself. The form is
+    made in the first call with each set of plain arguments: compiling takes up to a minute on a CPU, and what the
+    rehearsals of a capture write is undone.
     """
     if mode == "eager":
         return function
@@ -55,9 +57,9 @@ def make_fast(
 class Programs:
     """A function compiled once for every set of plain arguments, and then called without torch.compile.
 
-    In every call torch looks at each tensor that the function closes over, to see whether it is still what was compiled
-    for, which takes longer than a small network's update. Ours are never rebound: so the tensors that the first call was
-    made with are kept, and only the arguments among them are exchanged.
+    In every call torch looks at each tensor that the function closes over, to see whether it still is what was compiled
+    for, which takes longer than a small network's update. Ours are never rebound: so the tensors that the first call
+    was made with are kept, and only the arguments among them are exchanged.
     """
 
     def __init__(self, function: Function):
@@ -91,8 +93,9 @@ class Programs:
 
             return noted
 
-        # Traces torch.autograd.grad, so that forward and backward become one program.
-        with dynamo.patch(trace_autograd_ops=True):
+        # Traces torch.autograd.grad, so that forward and backward become one program. torch stops at eight programs of
+        # one function, as a guard against what is compiled anew by accident: we decide ourselves when that is.
+        with dynamo.patch(trace_autograd_ops=True, recompile_limit=UNLIMITED, accumulated_recompile_limit=UNLIMITED):
             compiled = torch.compile(self._function, backend=backend, fullgraph=True, dynamic=False)
             result = compiled(*arguments)
         program, inputs, outputs = first["program"], list(first["inputs"]), first["outputs"]
@@ -112,7 +115,7 @@ class Programs:
 
 
 def _positions(value: Any, outputs: Sequence[Any]) -> Any:
-    """Return `value` with the position among `outputs` in the place of each tensor; ValueError when one is not there."""
+    """Return `value` with each tensor's position among `outputs` in its place; ValueError when one is not there."""
     if isinstance(value, tuple):
         return tuple(_positions(each, outputs) for each in value)
     if value is None:

@@ -101,7 +101,8 @@ class Learner:
         names = ("train/loss", "train/td_error_abs", "train/grad_norm", "q/mean")
         self.metrics = Means(names, "q/max", self.device)
         self._run: Function = partial(self._whole, self._sample_and_differentiate)
-        self.resumes_fast = False  # whether the learner whose state was loaded had been made faster
+        self.resumes_fast = False  # whether it was faster before: in the run that is resumed, or for another n
+        self._proven_n: int | None = None  # of the fast form
         self._to_try = self._wanted()  # None once it is settled how updates run
         self._eager_s, self._eager_updates = 0.0, 0  # spent and made before that
         # Where a captured update reads them; torch's fused Adam takes its rate in f32.
@@ -117,6 +118,8 @@ class Learner:
 
     def update(self, count: int, steps: int) -> None:
         """Launch `count` >= 1 updates; `steps` is the environment step that the schedules are asked for."""
+        if self.execution != "eager" and self.n_step(steps) != self._proven_n:
+            self.resumes_fast, self._to_try = True, self.execution  # another n is another program, with its own proof
         if self._to_try is not None and (self.resumes_fast or self._eager_updates >= EAGER_UPDATES):
             self.settle(steps)
         started = time.perf_counter()
@@ -255,13 +258,15 @@ class Learner:
         """
         if self._to_try is None:
             return
-        wanted, self._to_try = self._to_try, None
+        before, wanted, self._to_try = self.execution, self._to_try, None
+        self._run, self.execution = partial(self._whole, self._sample_and_differentiate), "eager"
         left_s = (self.expected_updates - self.updates) * self._eager_s / max(1, self._eager_updates)
         chosen = self.settings.execution == "auto" and wanted == "compiled" and not self.resumes_fast
         if chosen and left_s < WORTH_S:
             return
+        n_step = self.n_step(steps)
         if wanted == "compiled":
-            self.say("compiling the update (up to a minute; the next run finds most of it done)")
+            self.say(f"compiling the update of {n_step}-step returns (up to a minute; the next run finds most of it done)")
         try:
             run, trial = self._tried(wanted, steps)
         except Exception as error:  # whatever torch's compiler or the driver raises, the eager update works
@@ -279,12 +284,13 @@ class Learner:
                 f"{trial.eager_s * 1e3:.2f}"
             )
         else:
-            self._run, self.execution = run, wanted
+            self._run, self.execution, self._proven_n = run, wanted, n_step
             self.say(
                 f"updates are {wanted} now: {trial.fast_s * 1e3:.2f} ms each instead of {trial.eager_s * 1e3:.2f}, "
                 f"checked over {TRIED_UPDATES}"
             )
-            self.on_switch(wanted)
+            if wanted != before:
+                self.on_switch(wanted)
 
     def _tried(self, mode: Mode, steps: int) -> tuple[Function, Trial]:
         """Return the update in a faster form, and what came out when it was tried; nothing has changed behind it."""
@@ -338,7 +344,7 @@ class Learner:
         return figures, sampled.index
 
     def _call(self, factor: float, steps: int) -> tuple[Any, ...]:
-        """Return the arguments of an update whose schedules stand a little lower, so that none can hide as a constant."""
+        """Return the arguments of an update whose schedules stand a little lower: none can hide as a constant."""
         rate, n_step, *scalars = self._scheduled(steps)
         f64 = partial(torch.full, (), dtype=torch.float64)
         rate, *scalars = (f64(each * factor).to(self.device) for each in (rate, *scalars))

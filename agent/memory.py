@@ -157,8 +157,8 @@ def _frame_bytes(spec: Observed) -> int:
 def keep_freed_memory() -> bool:
     """Let this process keep the memory it frees for its next allocation; return False where that cannot be asked for.
 
-    By default glibc gives large blocks back at once. An update of a convolutional network on the CPU allocates and frees
-    the same tens of MiB every time, and each page of them is then cleared anew by the system: a sixth of its time.
+    By default glibc gives large blocks back at once. An update of a convolutional network on the CPU allocates and
+    frees the same tens of MiB every time, and each page of them is then cleared anew by the system: a sixth of its time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -16,7 +16,7 @@ class Means:
         self._count = 0
 
     def add(self, values: torch.Tensor) -> None:
-        """Count one observation, f32: a value for every name, in the order of `names`, and what the maximum is taken of."""
+        """Count one observation, f32: a value for every name, in their order, and what the maximum is taken of."""
         self._sums += values[:-1]
         torch.maximum(self._maximum, values[-1], out=self._maximum)
         self._count += 1

@@ -138,8 +138,9 @@ class Pace:
         if self._starved == math.ceil(STARVED_S / self._interval):
             shortest = min(known.seconds for known in self._predictions.values())
             self.say(
-                f"warning: nothing is learned: the shortest part of an update takes {shortest * 1e3:.1f} ms and does not "
-                f"fit between two decisions. Fewer of them (--realtime), a smaller network, or a less busy machine helps."
+                f"warning: nothing is learned: the shortest part of an update takes {shortest * 1e3:.1f} ms and does "
+                "not fit between two decisions. Fewer of them (--realtime), a smaller network, or a less busy machine "
+                "helps."
             )
 
     def _rehearse(self, learner: LearnsInSlices, clock: Clock) -> None:

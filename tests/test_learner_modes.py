@@ -177,6 +177,34 @@ def test_what_does_not_agree_is_refused_without_a_trace(
     assert same(other.learner.state_dict()["network"], eager.learner.state_dict()["network"])
 
 
+def test_every_n_has_its_own_proof(session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another n is another program: it is tried before it is used, and one that is broken leaves learning eager."""
+    tried: list[int] = []
+
+    def form(function: Any, **_: Any) -> Any:
+        def run(look: bool, n_step: int, exponent: Any, discount: torch.Tensor, *rest: Any) -> Any:
+            tried.append(n_step)
+            return function(look, n_step, exponent, discount * (0.5 if n_step == 1 else 1.0), *rest)
+
+        return run
+
+    monkeypatch.setattr(module, "make_fast", form)
+    monkeypatch.setattr(module, "EAGER_UPDATES", 10)
+    one = session("compiled")
+    switched, sentences = [], told(one.learner)
+    one.learner.on_switch = switched.append
+    n_now = 3
+    one.learner.n_step = lambda steps: n_now
+    learn(one.learner, 20)
+    assert one.learner.execution == "compiled" and set(tried) == {3}
+    n_now = 2
+    learn(one.learner, 5)
+    assert one.learner.execution == "compiled" and set(tried) == {3, 2} and switched == ["compiled"]
+    n_now = 1
+    learn(one.learner, 5)
+    assert one.learner.execution == "eager" and "the compiled one differs by" in sentences[-1]
+
+
 @pytest.mark.parametrize(
     ("expected_updates", "fast_s", "mode"), [(1e9, 0.001, "compiled"), (1e9, 0.009, "eager"), (100.0, 0.001, "eager")]
 )

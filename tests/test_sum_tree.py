@@ -37,6 +37,20 @@ def test_equals_a_running_sum_over_a_million_random_updates() -> None:
     tree.check()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3 * BLOCK), st.integers(1, 40))
+def test_filling_from_the_host_is_setting(seed: int, capacity: int, count: int) -> None:
+    """What the host writes leaves the leaves that `set` leaves, also where one leaf is named twice, and right sums."""
+    rng = np.random.default_rng(seed)
+    ours, theirs = SumTree(capacity), SumTree(capacity)
+    value = torch.tensor([1.7], dtype=torch.float64)
+    for _ in range(3):
+        index, there = rng.integers(capacity, size=count), rng.random(count) < 0.6
+        ours.fill(index, there, value)
+        theirs.set(torch.from_numpy(index), torch.from_numpy(there) * value)
+        assert torch.equal(ours.leaves, theirs.leaves)
+        ours.check()
+
+
 @settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3 * BLOCK), st.integers(1, 5))
 @example(43, 3 * BLOCK, 5)  # rounding puts a target exactly on the end of its block

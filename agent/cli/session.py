@@ -59,7 +59,7 @@ def set_threads(settings: Settings, spec: GameSpec) -> None:
     large = torso_kind(settings.network, spec.observation_shape, spec.pixels) in ("nature", "impala")
     cores = os.cpu_count() or 1
     # Few cores are all the learner's: beside it the games take a hundredth of the time, and on two cores both of them
-    # make Nature's updates twice as fast. Of many, one is left: threads that share a core wait for each other by spinning.
+    # make Nature's updates twice as fast. Of many, one is left: threads that share a core spin while they wait.
     torch.set_num_threads(settings.threads or ((cores if cores <= FEW_CORES else cores - 1) if large else 1))
 
 
@@ -178,7 +178,7 @@ class Session:
         if settings.game.realtime is not None:
             self.slices = Slices(self.learner, torch.get_num_threads())
             self.pace = Pace(settings.game.realtime)
-            # The learner's thread has OpenMP threads of its own. Those of a second one, for acting, would spin beside them.
+            # The learner's thread has OpenMP threads of its own. Others, for acting, would spin beside them.
             torch.set_num_threads(1)
 
     def ticks(self) -> Iterator[Tick]:

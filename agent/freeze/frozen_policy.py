@@ -10,7 +10,7 @@ import numpy as np
 from agent.freeze import graph as floats
 from agent.freeze import integer as integers
 from agent.freeze.convert import from_q_network
-from agent.freeze.distil import STEPS, distil
+from agent.freeze.distil import STEPS, affordable, distil
 from agent.freeze.graph import Continuous, Discrete, Graph, in_blocks
 from agent.freeze.integer import IntegerGraph
 from agent.freeze.prune import prune
@@ -73,7 +73,9 @@ def freeze(
         raise ValueError("Pruning and quantizing need states that the policy visits: pass states=.")
     if pruned:
         targets = FrozenPolicy(graph).raw(states)
-        graph = distil(prune(graph, states, pruned), states, targets, steps=distil_steps)
+        graph = prune(graph, states, pruned)
+        steps, batch_size = affordable(graph, distil_steps)
+        graph = distil(graph, states, targets, steps=steps, batch_size=batch_size)
     if bits is None:
         return FrozenPolicy(graph)
     return FrozenPolicy(graph, quantize(graph, states, weight_bits=bits, activation_bits=bits))

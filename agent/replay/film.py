@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from agent.config import LEAST_COMPRESSED
-from agent.replay.frames import CompressedFrames, Frames, PlainFrames, check_like, zeros
+from agent.replay.frames import CompressedFrames, Frames, PlainFrames, check_like, send, zeros
 
 MAX_STACK = 256  # a row's history is a u8
 ARRAYS = ("action", "reward", "terminated", "truncated", "history")
@@ -71,8 +71,7 @@ class Film:
 
     def send(self, array: np.ndarray) -> torch.Tensor:
         """Return `array` on the film's device; on a GPU the copy is not waited for."""
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-        return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
+        return send(array, self.device)
 
     def append(
         self,

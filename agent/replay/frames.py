@@ -42,6 +42,12 @@ def zeros(shape: tuple[int, ...], dtype: str, device: torch.device) -> torch.Ten
     return torch.zeros(shape, dtype=torch.from_numpy(np.zeros(0, dtype)).dtype, device=device)
 
 
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return `array` on a device; on a GPU the copy is not waited for."""
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def check_like(name: str, saved: Any, ours: torch.Tensor) -> None:
     """Raise ValueError unless `saved` is a tensor of the type and shape of `ours`."""
     if not isinstance(saved, torch.Tensor):

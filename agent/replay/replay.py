@@ -154,11 +154,11 @@ class Replay:
         if shut.any():
             self._size -= int(np.count_nonzero(shut))
             self._valid[lost] = False
-            self.tree.open(lost, np.zeros(len(lost), bool), self._max_priority)
+            self.tree.fill(lost, np.zeros(len(lost), bool), self._max_priority)
         self._valid[slots] = valid
         opened = self._valid[due]
         self._size += int(np.count_nonzero(opened))
-        self.tree.open(due, opened, self._max_priority)
+        self.tree.fill(due, opened, self._max_priority)
 
     def _check_continues(self, step: Step) -> None:
         if np.array_equal(step.first, self._closed):
@@ -206,7 +206,7 @@ class Replay:
         n_step: int | None = None,
         discount: float | torch.Tensor | None = None,
     ) -> Batch:
-        """Return the batch that `draw` gave the places of; see `sample`. Nothing is drawn or noted, so it can be captured."""
+        """Return the batch at the places that `draw` gave; see `sample`. Nothing is drawn or noted: it can be captured."""
         index = self.tree.sample(draw)
         if self.priority_exponent:
             priority = self.tree.get(index)  # N and the sum of all priorities cancel out

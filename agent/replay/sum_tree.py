@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from agent.replay.frames import send
+
 BLOCK = 64  # leaves per block: 16,384 blocks at a million leaves, whose running sum takes 15 us on a CPU
 BELOW_ONE = 1.0 - 2.0**-52  # x * BELOW_ONE < x for every normal float64 x > 0
 
@@ -57,14 +59,13 @@ class SumTree:
         block = index // BLOCK
         self._sums.index_copy_(0, block, self._blocks.index_select(0, block).sum(1))
 
-    def open(self, index: np.ndarray, there: np.ndarray, value: torch.Tensor) -> None:
-        """Write `value`, f64 [1] on the tree's device, or 0 where not `there`, to the leaves `index`: the host's `set`.
+    def fill(self, index: np.ndarray, there: np.ndarray, value: torch.Tensor) -> None:
+        """Write `value`, f64 [1], where `there`, bool [N], else 0, to the leaves `index`, i64 [N], as `set` would.
 
-        Of several values for one leaf the largest stays.
+        `index` and `there` are on the host, `value` is on the tree's device.
         """
         if self._host is None:
-            sent = [torch.from_numpy(each).pin_memory().to(value.device, non_blocking=True) for each in (index, there)]
-            self.set(sent[0], sent[1] * value)
+            self.set(send(index, value.device), send(there, value.device) * value)
             return
         leaves, blocks, sums = self._host
         leaves[index] = 0.0
