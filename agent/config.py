@@ -64,7 +64,7 @@ class GameSettings(Section):
     num_games: Positive = 8
     """Copies of the game that play side by side."""
     vectorize: Literal["auto", "inline", "workers"] = "auto"
-    """Run the copies in this process, in worker processes, or whichever suits the game. Atari has its own C++ threads."""
+    """Run the copies in this process, in worker processes, or as suits the game. Atari has its own C++ threads."""
     seeds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Start training episodes from this many seeds only, over and over; evaluation still plays unseen ones, and the gap
     between both is logged. None: every episode is new. Not for atari/*."""
@@ -90,7 +90,7 @@ class ActorSettings(Section):
     epsilon_steps: Positive = 10_000
     """Environment steps over which epsilon falls: all the way when linear, by a factor e when exponential."""
     epsilon_schedule: Literal["linear", "exponential"] = "linear"
-    """linear: epsilon_end is reached after epsilon_steps. exponential: it is approached for ever (Clark et al. 2024)."""
+    """linear: epsilon_end is reached after epsilon_steps. exponential: it is approached (Clark et al. 2024)."""
     epsilon_ladder: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     """Spread over the games: game i of N explores with epsilon^(1 + ladder * i / (N - 1)) (Horgan et al. 2018: 7).
     0: all alike."""
@@ -135,7 +135,7 @@ class NetworkSettings(Section):
     spectral_norm: bool = False
     """Divide the convolutions in impala's residual blocks by their largest singular value (Gogianu et al. 2021)."""
     layer_norm: bool = False
-    """Normalise what enters each hidden activation of the fully connected layers, and the stem of every impala block."""
+    """Normalise what enters each hidden activation of the dense layers, and the stem of every impala block."""
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256)
     """Widths of the fully connected layers, at least one; for torsos with convolutions only those after them."""
     dueling: bool = False

@@ -25,6 +25,7 @@ from agent.freeze.gate import compare
 def test_folder_names_fit_any_file_system(name: str, folder: str) -> None:
     """No name from outside brings a separator, a blank or a quote into a path."""
     assert folder_name("atari/pong", name, "int8, int16 in 1 of 3 layers") == folder
+    assert folder_name("atari/pong", name, "int8", pruned=True) == f"{folder}-pruned", "beside the one that is not"
 
 
 def test_the_reason_has_every_figure() -> None:

@@ -1,4 +1,4 @@
-"""icebox demo: train an agent on Lunar Lander from nothing, judge it, freeze it, and say in plain words how good it is."""
+"""icebox demo: train an agent on Lunar Lander from nothing, judge it, freeze it, and say how good it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FROZEN: dict[str, Any] = {}  # flags of `icebox freeze` that differ from its def
 
 @dataclass(frozen=True)
 class Arguments:
-    """Train an agent on Lunar Lander, play 100 unseen episodes with it, and freeze it into a policy that needs no torch.
+    """Train an agent on Lunar Lander, play 100 unseen episodes, and freeze it into a policy that needs no torch.
 
     Takes a few minutes on a laptop's CPU.
     """
@@ -89,7 +89,7 @@ def run(arguments: Arguments) -> int:
 def frozen(run_folder: Path, arguments: Arguments) -> tuple[Path, int, dict[str, Any]]:
     """Freeze the run's agent beside it, print the proof and one episode; return the artefact, exit code and report."""
     print(
-        "Now it is frozen: folded, rounded to 8-bit integers, written as ONNX and as C, and played against the live agent"
+        "Now it is frozen: folded, rounded to 8-bit integers, written as ONNX and C, and played against the live agent"
         " in the same episodes.\n",
         file=sys.stderr,
     )

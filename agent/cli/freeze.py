@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import tempfile
 import time
@@ -50,7 +49,7 @@ class Arguments:
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN|ZIP")]
     """A run folder, 'latest', 'GAME/latest', or a stable-baselines3 zip."""
     out: Path | None = None
-    """Folder of the artefact; default: frozen/GAME-NAME-PRECISION."""
+    """Folder of the artefact; default: frozen/GAME-NAME-PRECISION, with -pruned behind it where it is."""
     target: str = "onnx,c"
     """What to write: onnx, c, or both with a comma."""
     precision: Wanted = "auto"
@@ -86,9 +85,7 @@ def run(arguments: Arguments) -> int:
         if arguments.out == Path():
             raise ValueError("--out: name a folder of its own for the artefact; it is empty or the folder you are in.")
         artefact.require_replaceable(arguments.out)  # before minutes of work
-        above = next(parent for parent in arguments.out.absolute().parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK):
-            raise ValueError(f"--out {arguments.out}: nothing can be written into {above}.")
+        _require_writable(arguments.out)
     source = load_source(arguments.source, arguments.runs_dir, arguments.game, arguments.weights)
     for note in source.notes:
         complain(note)
@@ -97,6 +94,15 @@ def run(arguments: Arguments) -> int:
     if arguments.json:
         print_json({"artefact": str(folder), "card": card.model_dump(mode="json"), "measured": measured})
     return 0 if card.refused is None else REFUSED
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise ValueError unless a folder can be made there; it is tried, for to root every right seems granted."""
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryDirectory(prefix=".icebox-", dir=above).cleanup()
+    except OSError as error:
+        raise ValueError(f"--out {folder}: nothing can be written into {above} ({error.strerror}).") from None
 
 
 def checked(arguments: Arguments) -> None:
@@ -144,7 +150,8 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
         print(f"{time.monotonic() - started:6.1f} s  {sentence}", file=sys.stderr, flush=True)
 
     large = math.prod(source.spec.observation_shape) > LARGE
-    games = make_games(source.game, source.settings, min(GAMES_LARGE if large else GAMES, arguments.episodes), owner=OWNER)
+    at_once = min(GAMES_LARGE if large else GAMES, arguments.episodes)
+    games = make_games(source.game, source.settings, at_once, owner=OWNER)
     try:
         many = _states_to_collect(source, distilled=share != "none" and arguments.distil_steps > 0)
         say(f"collecting {many + STATES:,} states that the live policy visits in {source.game}")
@@ -177,7 +184,9 @@ def freeze(source: Source, arguments: Arguments) -> tuple[Path, Card, dict[str, 
         while small and not trial.scores(policy, lambda: trial.acting(policy, bits)).passed:
             say("it fails there: the one pruned less is taken")
             policy, bits = fewer_bits(small.pop(), trial, arguments.precision)
-        folder = arguments.out or Path("frozen") / freeze_report.folder_name(source.game, source.name, bits.name)
+        pruned = share != "none"
+        named = freeze_report.folder_name(source.game, source.name, bits.name, pruned=pruned)
+        folder = arguments.out or Path("frozen") / named
         say("judging what is written against the live policy, and measuring how long one decision takes")
         return folder, *_written(source, arguments, trial, policy, bits, folder)
     finally:

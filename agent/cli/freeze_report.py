@@ -33,14 +33,19 @@ BATCHES = (1, 4, 16, 64, 256)
 ALIKE = 0.9  # share of states in which a policy that plays as before makes the same choice
 
 
-def folder_name(game: str, name: str, precision: str) -> str:
+def folder_name(game: str, name: str, precision: str, *, pruned: bool = False) -> str:
     """Return a name for the artefact's folder that any file system takes."""
-    text = f"{game}-{name}-{precision.split(',')[0]}"
+    text = f"{game}-{name}-{precision.split(',')[0]}{'-pruned' * pruned}"
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")
 
 
 def card(
-    source: Source, policy: FrozenPolicy, precision: Bits, trial: Trial, files: Mapping[str, bytes], memory: Memories | None
+    source: Source,
+    policy: FrozenPolicy,
+    precision: Bits,
+    trial: Trial,
+    files: Mapping[str, bytes],
+    memory: Memories | None,
 ) -> Card:
     """Return what the artefact's card says before the gate: the same for the same input."""
     seen, axes = source.spec, len(source.spec.action_low or ())
@@ -86,7 +91,9 @@ def judged(card: Card, trial: Trial, choices: Agreement, scores: Scores) -> Card
     """Return the card with the gate's verdict."""
     return card.model_copy(
         update={
-            "score": Score(mean=scores.frozen_mean, standard_deviation=scores.frozen_deviation, episodes=scores.episodes),
+            "score": Score(
+                mean=scores.frozen_mean, standard_deviation=scores.frozen_deviation, episodes=scores.episodes
+            ),
             "gate": {
                 "choices": asdict(choices),
                 "scores": scores.figures(),
@@ -136,7 +143,12 @@ def measure(source: Source, folder: Path, states: np.ndarray, targets: Sequence[
     torch.set_num_threads(1)
     seen = source.spec
     predictor = Predictor(
-        source.network, seen.observation_shape, seen.observation_dtype, seen.num_actions, seen.action_low, seen.action_high
+        source.network,
+        seen.observation_shape,
+        seen.observation_dtype,
+        seen.num_actions,
+        seen.action_low,
+        seen.action_high,
     )
     try:
         contenders = {f"frozen, {name}": Player(folder, name, allow_refused=True).act for name in targets}
@@ -177,12 +189,14 @@ def table(card: Card, measured: Mapping[str, Any], folder: Path) -> str:
     if card.arena_bytes is not None:
         constants, frames = card.sizes["constants of the C"], card.sizes["frames kept by the C"]
         kept = f" and {frames:,} for the frames" if frames else ""
-        rows.append(("the C needs", f"{constants:,} bytes of flash and its code, {card.arena_bytes:,} bytes of RAM{kept}"))
+        needs = f"{constants:,} bytes of flash and its code, {card.arena_bytes:,} bytes of RAM{kept}"
+        rows.append(("the C needs", needs))
     rows += [
         ("same choice", _choices(choices)),
         (
             "score",
-            f"{scores['frozen_mean']:.1f} frozen, {scores['live_mean']:.1f} live, in the same {scores['episodes']} episodes",
+            f"{scores['frozen_mean']:.1f} frozen, {scores['live_mean']:.1f} live, in the same {scores['episodes']} "
+            "episodes",
         ),
         (
             "difference",
@@ -203,7 +217,9 @@ def table(card: Card, measured: Mapping[str, Any], folder: Path) -> str:
     if card.refused is not None:
         verdict = f"REFUSED: {card.refused}. The artefact in {where} is marked and is not to be used."
     else:
-        alike = "It plays as before." if choices["agree"] >= ALIKE else "It scores as well as before, though it plays otherwise."
+        alike = "It plays as before."
+        if choices["agree"] < ALIKE:
+            alike = "It scores as well as before, though it plays otherwise."
         verdict = f"{alike} The artefact lies in {where}; {command('play', where)} plays an episode with it."
     return f"{plain_table(('', 'frozen policy'), rows)}\n\n{verdict}"
 
@@ -226,7 +242,7 @@ def _choices(choices: dict[str, Any]) -> str:
 def _board(board: dict[str, Any]) -> str:
     wrong = board["self_test_failures"] or board["other_outputs"]
     return (
-        f"{board['flash_bytes']:,} bytes of flash, {board['ram_bytes']:,} of RAM and {board['stack_bytes']:,} of stack, "
+        f"{board['flash_bytes']:,} bytes of flash, {board['ram_bytes']:,} of RAM, {board['stack_bytes']:,} of stack, "
         f"{board['instructions_per_decision']:,} instructions a decision; in QEMU it gives "
         f"{'OTHER outputs than here' if wrong else 'the same outputs as here'} in {board['states']} states"
     )

@@ -1,4 +1,4 @@
-"""The agent that a run has kept: its settings as far as this machine goes, its weights, and what they are the weights of."""
+"""The agent that a run has kept: its settings as far as this machine goes, its weights, and of when they are."""
 
 from __future__ import annotations
 

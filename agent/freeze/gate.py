@@ -1,4 +1,4 @@
-"""The gate: does the frozen policy still play as the live one does? By its choices, and by its score in paired episodes."""
+"""The gate: does the frozen policy play as the live one does? By its choices, and by its score in paired episodes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ class Agreement:
 
 
 def agreement(
-    live: np.ndarray, frozen: np.ndarray, head: Discrete | Continuous, live_action: np.ndarray, frozen_action: np.ndarray
+    live: np.ndarray,
+    frozen: np.ndarray,
+    head: Discrete | Continuous,
+    live_action: np.ndarray,
+    frozen_action: np.ndarray,
 ) -> Agreement:
     """Compare outputs, float [N, outputs], and actions of two policies on the same states."""
     states = len(live)
@@ -50,7 +54,11 @@ def agreement(
     spread = np.maximum(live.max(axis=1) - live.min(axis=1), 1e-12)
     other = live_action != frozen_action
     return Agreement(
-        states, float(1 - other.mean()), int((other & (lost <= TIE)).sum()), float(difference), float((lost / spread).mean())
+        states,
+        float(1 - other.mean()),
+        int((other & (lost <= TIE)).sum()),
+        float(difference),
+        float((lost / spread).mean()),
     )
 
 

@@ -14,7 +14,9 @@ Decide = Callable[[np.ndarray], object]  # observations [N, *shape] -> anything;
 ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")  # Intel and AMD packages; Linux lets root alone read it
 
 
-def latencies(contenders: Mapping[str, Decide], states: np.ndarray, seconds: float = 1.0) -> dict[str, dict[str, float]]:
+def latencies(
+    contenders: Mapping[str, Decide], states: np.ndarray, seconds: float = 1.0
+) -> dict[str, dict[str, float]]:
     """Return p50 and p99 of one decision in microseconds, for each contender, at batch 1 on `states` in turn.
 
     The contenders alternate in short blocks, so that a disturbance of the machine meets all of them.
@@ -54,7 +56,7 @@ def throughput(decide: Decide, states: np.ndarray, batches: tuple[int, ...], sec
 
 
 def energy_per_decision(decide: Decide, states: np.ndarray, seconds: float = 1.0, counter: Path = ENERGY) -> Any:
-    """Return microjoules of the processor's package per decision above idling, or "not measured" where it does not say."""
+    """Return microjoules of the processor's package per decision above idling; "not measured" where it does not say."""
     try:
         idle = _energy(counter, lambda: time.sleep(seconds))
         calls = 0

@@ -1,4 +1,4 @@
-"""From a folded policy to the smallest one that passes the gate: how much is pruned, and how many bits each layer gets."""
+"""From a folded policy to the smallest one that passes the gate: how much is pruned, how many bits each layer gets."""
 
 from __future__ import annotations
 
@@ -220,5 +220,6 @@ def _sentence(done: Pass) -> str:
     scores = done.scores
     return (
         f"{text}; {scores.episodes} paired episodes: {scores.frozen_mean:.1f} against {scores.live_mean:.1f} live, "
-        f"difference {scores.difference:+.1f} [{scores.low:+.1f}, {scores.high:+.1f}], {'passes' if scores.passed else 'fails'}"
+        f"difference {scores.difference:+.1f} [{scores.low:+.1f}, {scores.high:+.1f}], "
+        f"{'passes' if scores.passed else 'fails'}"
     )

@@ -1,4 +1,4 @@
-"""Any live network behind stable-baselines3's `predict`: what its users call, and what a frozen policy is timed against."""
+"""Any live network behind stable-baselines3's `predict`: what its users call, what a frozen policy is timed against."""
 
 from __future__ import annotations
 
