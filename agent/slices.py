@@ -2,13 +2,15 @@
 
 An update runs in a thread of its own that hands over to its caller where the next slice would not fit. Only one
 of both ever runs: nothing is locked and nothing races. Drawing a batch is one slice, and so are the optimizer's step
-and the new priorities together; what lies between them changes neither weights nor replay.
+and the new priorities together; what lies between them changes neither weights nor replay. An update that fits is run
+whole, in the learner's fastest form.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,32 +29,42 @@ class _Closed(Exception):
 
 
 class Slices:
-    """The updates of a learner that runs eager, so that they can be broken off: it takes over the learner's loss.
+    """The updates of a learner, so that they can be broken off.
 
     Of an update that is open nothing lasts: a checkpoint knows the finished ones, and the run that goes on from it
     draws a batch anew.
     """
 
     def __init__(self, learner: Learner, threads: int | None = None):
-        """`threads` are torch's for an update that is broken off; None: as many as the caller has."""
-        self._learner, self._torch_threads = learner, threads
+        """`threads` are torch's for the learner; None: as many as the caller has. If more, they are its own."""
+        self._learner, self._torch_threads = learner, threads or torch.get_num_threads()
+        self._apart = self._torch_threads > torch.get_num_threads()  # whether whole updates run in that thread, too
         self._thread: threading.Thread | None = None
-        self._go, self._back = threading.Semaphore(0), threading.Semaphore(0)  # which of both threads runs
+        self._go, self._back = threading.Lock(), threading.Lock()  # held while the thread that waits for it must wait
+        self._job: Callable[[], Any] = lambda: None  # what the other thread does next
         self._fits: Fits = lambda what: True
-        self._steps = 0
         self._next = 0  # the slice that an open update stands before; 0: none is open
         self._closing = False
         self._error: BaseException | None = None
-        self._loss = learner.loss
-        learner.loss = self._interruptible_loss
-        for parameter in learner.network.parameters():
-            if parameter.requires_grad and is_weight(parameter):
-                parameter.register_hook(self._boundary)  # the backward pass of its layer is done
+        parameters = [parameter for parameter in learner.network.parameters() if parameter.requires_grad]
+        self._weights = [parameter for parameter in parameters if is_weight(parameter)]
+        self._go.acquire()
+        self._back.acquire()
 
     @property
     def updates(self) -> int:
         """Updates finished."""
         return self._learner.updates
+
+    def unsettled(self, steps: int) -> bool:
+        """Return whether it is time to decide how whole updates run; until then no further update is begun."""
+        return self._next == 0 and self._learner.unsettled(steps)
+
+    def settle(self, steps: int) -> bool:
+        """Decide how whole updates run, unless that is decided; return whether it is another way than before."""
+        before = self._learner.execution
+        self._whole(partial(self._learner.settle, steps))
+        return self._learner.execution != before
 
     def advance(self, steps: int, fits: Fits) -> None:
         """Go on with the open update, and with further ones, until a slice does not fit.
@@ -60,11 +72,12 @@ class Slices:
         `steps` is the environment step that the schedules of updates begun now are asked for. Where no update is open,
         a whole one is asked for first.
         """
-        while True:
+        while not self.unsettled(steps):
             if self._next == 0 and fits(WHOLE):
-                self._learner.update(1, steps)
+                self._whole(partial(self._learner.update, 1, steps))
             elif fits(self._next):
-                self._hand_over(steps, fits)
+                self._fits = fits
+                self._hand_over(None if self._next else partial(self._in_pieces, steps))
                 if self._next:
                     return  # its next slice did not fit
             else:
@@ -78,30 +91,35 @@ class Slices:
             self._thread.join()
             self._thread = None
 
-    def _hand_over(self, steps: int, fits: Fits) -> None:
-        """Let the other thread run until its update ends or its next slice does not fit."""
+    def _whole(self, job: Callable[[], Any]) -> None:
+        """Do `job` in one piece, where the learner has its threads."""
+        if self._apart:
+            self._hand_over(job)
+        else:
+            job()
+
+    def _hand_over(self, job: Callable[[], Any] | None) -> None:
+        """Let the other thread begin `job`, or go on with its own, until that ends or its next slice does not fit."""
         if self._thread is None:
-            threads = self._torch_threads or torch.get_num_threads()
-            self._thread = threading.Thread(target=self._run, args=(threads,), name="learner", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="learner", daemon=True)
             self._thread.start()
-        self._fits = fits
-        if self._next == 0:
-            self._steps = steps
+        if job is not None:
+            self._job = job
         self._go.release()
         self._back.acquire()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def _run(self, threads: int) -> None:
-        """The other thread: one update after the other, each when it is asked for."""
-        torch.set_num_threads(threads)  # OpenMP knows it per thread
+    def _run(self) -> None:
+        """The other thread: one job after the other, each when it is asked for."""
+        torch.set_num_threads(self._torch_threads)  # OpenMP knows it per thread
         while True:
             self._go.acquire()
             if self._closing:
                 return
             try:
-                self._learner.update(1, self._steps)
+                self._job()
             except _Closed:
                 return
             except BaseException as error:  # noqa: BLE001 - raised again by the caller, in its thread
@@ -109,10 +127,19 @@ class Slices:
             self._next = 0
             self._back.release()
 
+    def _in_pieces(self, steps: int) -> None:
+        """One eager update with boundaries between its layers."""
+        hooks = [weight.register_hook(self._boundary) for weight in self._weights]  # its layer's backward pass is done
+        try:
+            self._learner.update(1, steps, self._interruptible_loss)
+        finally:
+            for hook in hooks:
+                hook.remove()  # whole updates have none
+
     def _boundary(self, gradient: Any = None) -> None:
-        """Hand back if the next slice does not fit; autograd calls it with a gradient. Whole updates pass by."""
+        """Hand back if the next slice does not fit; autograd calls it with a gradient."""
         if threading.current_thread() is not self._thread:
-            return
+            return  # somebody else differentiates the network while an update is open
         self._next += 1
         if not self._fits(self._next):
             self._back.release()
@@ -121,10 +148,8 @@ class Slices:
                 raise _Closed
 
     def _interruptible_loss(self, *args: Any) -> Loss:
-        if threading.current_thread() is not self._thread:
-            return self._loss(*args)
         with _Boundaries(self._boundary):
-            return self._loss(*args)
+            return self._learner.loss(*args)
 
 
 class _Boundaries(TorchFunctionMode):

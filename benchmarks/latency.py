@@ -6,12 +6,13 @@ Everything runs as `icebox train` runs it: with the logs, the dashboard and the 
 folder. In real time the learner may use all the time that is left (samples_per_insert is set as high as that), and a
 latency counts from when the frame was due, the game's own time and every delay included; otherwise it is the time that
 the actor takes. What the time left allows: each interval less acting, storing and the game, over the median update of
-the learner alone. The learner off and on run for a minute at most.
+the learner alone, in its fastest form and with all its threads. The learner off and on run for a minute at most.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +23,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from agent.cli.main import SPIN_COUNT  # noqa: E402
+
+os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # as `icebox` does, before torch is imported
+
+import torch  # noqa: E402
 
 from agent.cli.drive import drive  # noqa: E402
 from agent.cli.record import Record, Stop  # noqa: E402
@@ -119,6 +126,7 @@ def play(game: str, mode: str, seconds: float, threads: int) -> Run:
             drive(session, record, stop)
             record.close()
     taken = []
+    torch.set_num_threads(session.threads)
     for _ in range(0 if mode == "off" else 40):
         started = time.perf_counter()
         session.learner.update(1, session.clock.steps)

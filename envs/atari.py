@@ -2,7 +2,7 @@
 
 ALE offers two ways to learn from lost lives. `episodic_life` starts the whole game anew, so that later lives are hardly
 ever seen and no whole game can be scored. `life_loss_info` lets the game run but reports a lost life exactly like the
-end of a game. Neither is used: we watch the number of lives ourselves (`_Lives`), and whole games are what is scored.
+end of a game. Neither is used: we watch the number of lives ourselves (`Lives`), and whole games are what is scored.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from envs.scenes import Scene
 from envs.score import Score
 from envs.spec import GameSpec, checked_actions, game_seeds
 from envs.step import Step
@@ -87,35 +88,27 @@ class AtariVector:
         full_action_space: bool,
         max_frames: int,
     ) -> None:
-        ale_py = _ale()
-        self._vector = ale_py.vector_env.AtariVectorEnv(
+        self._vector = _emulators(
             rom,
             num_envs,
-            batch_size=0,
             num_threads=threads,
-            thread_affinity_offset=-1,
             max_num_frames_per_episode=max_frames,
             repeat_action_probability=sticky_actions,
             full_action_space=full_action_space,
-            continuous=False,
-            autoreset_mode="NextStep",
             img_height=_SIZE,
             img_width=_SIZE,
             grayscale=True,
             stack_num=stack,
             frameskip=frame_skip,
-            maxpool=True,
-            noop_max=noop_max + 1 if noop_max else 0,  # ALE draws from 0 .. noop_max - 1
-            episodic_life=False,
-            life_loss_info=False,
-            reward_clipping=False,
+            noop_max=noop_max,
             use_fire_reset=fire_reset,
         )
         self.num_envs = num_envs
         self.spec = _spec(rom, self._vector.ale.get_action_set(), stack=stack, frame_skip=frame_skip)
         self.current: Step | None = None
+        self.lives: np.ndarray | None = None  # i32 [B] with the newest step, 0 in games without lives
         self._score = Score(num_envs)
-        self._lives = _Lives(num_envs) if life_loss_ends else None
+        self._lives = Lives(num_envs) if life_loss_ends else None
         self._waiting = False
 
     def reset(self, seed: int) -> Step:
@@ -125,8 +118,9 @@ class AtariVector:
             self._waiting = False
         observation, info = self._vector.reset(seed=np.array(game_seeds(seed, self.num_envs)))
         self.current = self._score.start(observation)
+        self.lives = info["lives"]
         if self._lives:
-            self._lives.start(info["lives"])
+            self._lives.start(self.lives)
         return self.current
 
     def send(self, action: np.ndarray) -> None:
@@ -148,8 +142,9 @@ class AtariVector:
         self._waiting = False
         observation, reward, terminated, truncated, info = self._vector.recv()
         self.current = self._score.step(observation, reward, terminated, truncated)
+        self.lives = info["lives"]
         if self._lives:
-            self.current = self._end_with_lives(self.current, info["lives"])
+            self.current = self._end_with_lives(self.current, self.lives)
         return self.current
 
     def render(self, game: int = 0) -> np.ndarray:
@@ -157,6 +152,10 @@ class AtariVector:
         if self.current is None:
             raise RuntimeError("Reset the games before asking for a picture.")
         return np.repeat(self.current.observation[game, -1, :, :, None], 3, axis=2)
+
+    def scene(self, game: int = 0) -> Scene:
+        """Return the newest frame of one game, ready to be shown."""
+        return Scene("picture", {}, {"picture": self.render(game)})
 
     def close(self) -> None:
         """Free the emulators and their threads; a second call does nothing."""
@@ -169,12 +168,82 @@ class AtariVector:
         if over.any():
             # The row must begin an episode, so it begins the next game at once.
             observation, info = self._vector.reset(options={"reset_mask": over})
-            lives = info["lives"]
+            self.lives = lives = info["lives"]
             self._score.ended = self._score.ended & ~over
         return self._lives.mark(step._replace(observation=observation), over, lives)
 
 
-class _Lives:
+class AtariScreen:
+    """One game's screen as a television shows it, u8 [210, 160, 3] in most games, for people to look at.
+
+    The C++ vector gives gray or colour, so the screen is a second emulator: with the settings, the seed and the actions
+    of an AtariVector of one game it plays the same game, sticky actions included. Keyword arguments are that vector's.
+    """
+
+    def __init__(
+        self,
+        rom: str,
+        *,
+        sticky_actions: float,
+        frame_skip: int,
+        noop_max: int,
+        fire_reset: bool,
+        full_action_space: bool,
+        max_frames: int,
+        **_other_settings: Any,
+    ) -> None:
+        ale_py = _ale()
+        emulator = ale_py.ALEInterface()
+        emulator.loadROM(ale_py.roms.get_rom_path(rom))
+        height, width = emulator.getScreenDims()
+        self._vector = _emulators(
+            rom,
+            1,
+            num_threads=1,
+            max_num_frames_per_episode=max_frames,
+            repeat_action_probability=sticky_actions,
+            full_action_space=full_action_space,
+            img_height=height,
+            img_width=width,
+            grayscale=False,
+            stack_num=1,
+            frameskip=frame_skip,
+            noop_max=noop_max,
+            use_fire_reset=fire_reset,
+        )
+
+    def reset(self, seed: int) -> np.ndarray:
+        """Begin the game that a vector begins from `seed`, and return its picture."""
+        return self._vector.reset(seed=np.array(game_seeds(seed, 1)))[0][0, 0]
+
+    def step(self, action: np.ndarray) -> np.ndarray:
+        """Play one step, i64 [1], and return its picture."""
+        return self._vector.step(action)[0][0, 0]
+
+    def close(self) -> None:
+        """Free the emulator and its thread; a second call does nothing."""
+        self._vector = None
+
+
+def _emulators(rom: str, num_envs: int, *, noop_max: int, **options: Any) -> Any:
+    """Return ALE's C++ vector with what is common to all of ours: nothing clipped, whole games, frames pooled."""
+    return _ale().vector_env.AtariVectorEnv(
+        rom,
+        num_envs,
+        batch_size=0,
+        thread_affinity_offset=-1,
+        continuous=False,
+        autoreset_mode="NextStep",
+        maxpool=True,
+        noop_max=noop_max + 1 if noop_max else 0,  # ALE draws from 0 .. noop_max - 1
+        episodic_life=False,
+        life_loss_info=False,
+        reward_clipping=False,
+        **options,
+    )
+
+
+class Lives:
     """Ends an episode for learning where a life is lost, in games that run on.
 
     The step after a lost life plays NOOP, whose reward counts for the score only, and begins an episode: its stack

@@ -23,6 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FlattenObservation
 
 from envs.inline import InlineVector, check_same_game
+from envs.scenes import Scene
 from envs.score import Score
 from envs.seeds import SeedPool
 from envs.spec import GameSpec, checked_actions, game_seeds
@@ -34,6 +35,8 @@ _ACTION_NAMES = {  # as Gymnasium's documentation has them
     "MountainCar-v0": ("accelerate to the left", "don't accelerate", "accelerate to the right"),
     "LunarLander-v3": ("do nothing", "fire left engine", "fire main engine", "fire right engine"),
 }
+# pygame would greet on stdout, among the results, and look for a screen and a loudspeaker that nobody asked for.
+_QUIET = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 _SLOW_STEP_S = 1e-3  # a message to a worker and back costs about a tenth of this
 _TIMED_STEPS = 50
 _ANSWER_TIMEOUT_S = 300.0
@@ -54,7 +57,9 @@ class Replayable(gymnasium.Wrapper):
         self._first_action = int(env.action_space.start) if isinstance(env.action_space, Discrete) else None
         self._seed: int | None = None
         self._random: dict[str, Any] | None = None
-        self._actions: list[Any] = []
+        dtype = np.float32 if self._first_action is None else np.min_scalar_type(int(env.action_space.n) - 1)
+        self._actions = np.empty((512, *env.action_space.shape), dtype=dtype)  # grows; a list takes a scene too long
+        self._length = 0  # of the episode so far
         self._observation: np.ndarray | None = None
         self._ended = False
 
@@ -62,10 +67,16 @@ class Replayable(gymnasium.Wrapper):
         """Begin an episode and remember what it began from."""
         return self._begin(seed if self._pool is None else self._pool.draw(seed)), {}
 
+    def begin(self, seed: int | None, random: Mapping[str, Any] | None) -> Any:
+        """Begin the episode that once began from `seed` or, without one, from the generator's state `random`."""
+        if seed is None:
+            self.unwrapped.np_random.bit_generator.state = random
+        return self._begin(seed)
+
     def _begin(self, seed: int | None) -> Any:
         self._seed = seed
         self._random = None if seed is not None else self._generator_state()
-        self._actions = []
+        self._length = 0
         self._ended = False
         self._observation, _ = self.env.reset(seed=seed)
         return self._observation
@@ -80,7 +91,10 @@ class Replayable(gymnasium.Wrapper):
         else:
             action = int(action)
             answer = self.env.step(action + self._first_action)
-        self._actions.append(action)
+        if self._length == len(self._actions):
+            self._actions = np.concatenate((self._actions, np.empty_like(self._actions)))
+        self._actions[self._length] = action
+        self._length += 1
         self._observation, reward, terminated, truncated, _ = answer
         self._ended = bool(terminated or truncated)
         return self._observation, float(reward), bool(terminated), bool(truncated), {}
@@ -91,12 +105,22 @@ class Replayable(gymnasium.Wrapper):
             raise RuntimeError(_NO_PICTURES)
         return np.asarray(self.env.render(), dtype=np.uint8)
 
+    def scene(self) -> Scene:
+        """Return what another process needs to draw this moment; costs no drawing, whatever the game."""
+        if self._observation is None:
+            raise RuntimeError("Reset the games before asking for a scene.")
+        seen = np.array(self._observation)
+        if seen.dtype == np.uint8 and seen.shape[2:] in ((1,), (3,)):
+            return Scene("picture", {}, {"picture": seen.repeat(3 // seen.shape[2], axis=2)})
+        facts = {"seed": self._seed, "random": _plain(self._random)}
+        return Scene("replay", facts, {"actions": self._actions[: self._length].copy(), "observation": seen})
+
     def state_dict(self) -> dict[str, Any]:
         """Return how the open episode began, its actions, and what it has come to."""
         state = {
             "seed": self._seed,
             "random_at_start": self._random,
-            "actions": np.array(self._actions, dtype=np.float32 if self._first_action is None else np.int64),
+            "actions": self._actions[: self._length].astype(np.float32 if self._first_action is None else np.int64),
             "observation": np.array(self._observation),
             "random": self._generator_state(),
             "ended": self._ended,
@@ -105,9 +129,7 @@ class Replayable(gymnasium.Wrapper):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Play the saved episode again; ValueError when the game does not come to the same observation."""
-        if state["seed"] is None:
-            self.unwrapped.np_random.bit_generator.state = state["random_at_start"]
-        self._begin(state["seed"])
+        self.begin(state["seed"], state["random_at_start"])
         for action in np.asarray(state["actions"]):
             if self._ended:
                 break
@@ -116,7 +138,7 @@ class Replayable(gymnasium.Wrapper):
         same = (
             wanted.tobytes() == found.tobytes()
             and self._ended == state["ended"]
-            and len(self._actions) == len(state["actions"])
+            and self._length == len(state["actions"])
             and _plain(self._generator_state()) == _plain(state["random"])
         )
         if not same:
@@ -126,10 +148,6 @@ class Replayable(gymnasium.Wrapper):
             )
         if self._pool is not None:
             self._pool.load_state_dict(state.get("random_pool"))
-
-    def picture(self, row: int) -> np.ndarray | None:
-        """Return the picture of the game in column `row`; None from every other game."""
-        return self.render() if row == self._row else None
 
     def state(self) -> dict[str, Any]:
         """As `state_dict`, under a name that a wrapped game is unlikely to have."""
@@ -147,6 +165,20 @@ class Replayable(gymnasium.Wrapper):
         return self.unwrapped.np_random.bit_generator.state
 
 
+class _Workers(AsyncVectorEnv):
+    """Gymnasium's worker processes, of which one alone can be asked: `call` sends a message to each."""
+
+    def call_one(self, row: int, name: str) -> Any:
+        """Return what the method `name` of the game in column `row` answers."""
+        pipe = self.parent_pipes[row]
+        pipe.send(("_call", (name, (), {})))
+        if not pipe.poll(_ANSWER_TIMEOUT_S):
+            raise multiprocessing.TimeoutError
+        answer, worked = pipe.recv()
+        self._raise_if_errors([worked or other != row for other in range(self.num_envs)])
+        return answer
+
+
 class WorkerVector:
     """B Gymnasium games, each in its own process, with the verbs reset, send, recv; they play from `send` on."""
 
@@ -159,8 +191,8 @@ class WorkerVector:
         self.num_envs = num_envs
         self._score = Score(num_envs)
         self._waiting = False
-        self._workers = AsyncVectorEnv(
-            [partial(_make_game, gymnasium_id, render, row, seeds) for row in range(num_envs)],
+        self._workers = _Workers(
+            [partial(make_game, gymnasium_id, render, row, seeds) for row in range(num_envs)],
             shared_memory=True,
             copy=False,
             # Forked workers start at once and leave no helper process behind; elsewhere than on Linux fork is unsafe.
@@ -202,7 +234,11 @@ class WorkerVector:
         """Return a picture of one game, u8 [H, W, 3]."""
         if self._workers.render_mode is None:
             raise RuntimeError(_NO_PICTURES)
-        return self._answer("call", "picture", game)[game]
+        return self._ask(game, "render")
+
+    def scene(self, game: int = 0) -> Scene:
+        """Return what another process needs to draw one game; only that game's worker is asked."""
+        return self._ask(game, "scene")
 
     def close(self) -> None:
         """End the workers, by force when they do not answer; a second call does nothing."""
@@ -237,6 +273,11 @@ class WorkerVector:
         for error in self._answer("call", "load_own_state", dict(state["games"])):
             if error is not None:
                 raise ValueError(error)
+
+    def _ask(self, game: int, name: str) -> Any:
+        if self.current is None or self._waiting:
+            raise RuntimeError(f"Reset the games, and receive what was sent for, before asking one for its {name}.")
+        return self._answer("call_one", game, name)
 
     def _receive(self) -> tuple[Any, ...]:
         answer = self._answer("step_wait", timeout=_ANSWER_TIMEOUT_S)
@@ -274,13 +315,12 @@ def make_classic(
         vectorize = "workers" if several and seconds_per_step(gymnasium_id) > _SLOW_STEP_S else "inline"
     if vectorize == "workers":
         return WorkerVector(spec, num_envs, gymnasium_id, render, seeds)
-    return InlineVector(spec, [_make_game(gymnasium_id, render, row, seeds) for row in range(num_envs)])
+    return InlineVector(spec, [make_game(gymnasium_id, render, row, seeds) for row in range(num_envs)])
 
 
 def classic_spec(name: str, gymnasium_id: str) -> GameSpec:
     """Describe a Gymnasium game under the name `name`; ValueError when its spaces are not ours."""
-    game = _make_game(gymnasium_id, False, 0)
-    try:
+    with make_game(gymnasium_id, render=False) as game:
         actions, observations = game.action_space, game.observation_space
         num_actions = int(actions.n) if isinstance(actions, Discrete) else 0
         threshold = game.unwrapped.spec.reward_threshold
@@ -300,14 +340,11 @@ def classic_spec(name: str, gymnasium_id: str) -> GameSpec:
             action_low=None if num_actions else tuple(actions.low.tolist()),
             action_high=None if num_actions else tuple(actions.high.tolist()),
         )
-    finally:
-        game.close()
 
 
 def seconds_per_step(gymnasium_id: str) -> float:
     """Return the median time of a random step, measured on a copy of its own."""
-    game = _make_game(gymnasium_id, False, 0)
-    try:
+    with make_game(gymnasium_id, render=False) as game:
         random = np.random.default_rng(0)
         game.reset(seed=0)
         times = []
@@ -318,21 +355,23 @@ def seconds_per_step(gymnasium_id: str) -> float:
             game.step(action)
             times.append(time.perf_counter() - start)
         return statistics.median(times)
-    finally:
-        game.close()
 
 
-def _make_game(gymnasium_id: str, render: bool, row: int, seeds: Sequence[int] | None = None) -> Replayable:
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # it would greet on stdout, among the results
+def make_game(gymnasium_id: str, render: bool, row: int = 0, seeds: Sequence[int] | None = None) -> Replayable:
+    """Return one game, for column `row` of a vector; ValueError when it cannot be made, drawn, or has other spaces."""
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
     if multiprocessing.parent_process() is not None:
         # Ctrl-C reaches every process of the terminal: it is for the parent, which finishes the step and saves.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         game = gymnasium.make(gymnasium_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
-    except (gymnasium.error.Error, ImportError) as error:
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
         hint = " Atari games are called atari/<rom> here." if gymnasium_id.startswith("ALE/") else ""
         raise ValueError(f"Gymnasium cannot make {gymnasium_id!r}: {error}{hint}") from error
     try:
+        if render and "rgb_array" not in game.metadata.get("render_modes", ()):
+            raise ValueError(f"{gymnasium_id} cannot be watched: it draws no pictures (no render mode rgb_array).")
         return Replayable(_with_known_spaces(game), row, seeds)
     except ValueError:
         game.close()

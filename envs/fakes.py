@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from envs.inline import check_same_game
+from envs.scenes import Scene
 from envs.score import Score
 from envs.spec import GameSpec, checked_actions
 from envs.step import Step
@@ -118,6 +119,10 @@ class CountingGame:
         """Return the newest frame of one game in gray, u8 [8, 8, 3]."""
         picture = frame(game, int(self._episode[game]), int(self._time[game]))
         return np.repeat(picture[:, :, None], 3, axis=2)
+
+    def scene(self, game: int = 0) -> Scene:
+        """Return the picture of one game, ready to be shown."""
+        return Scene("picture", {}, {"picture": self.render(game)})
 
     def close(self) -> None:
         """Remember that it was closed; a second call does nothing."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from envs.scenes import Scene
 from envs.score import Score
 from envs.spec import GameSpec, checked_actions, game_seeds
 from envs.step import Step
@@ -23,6 +24,9 @@ class Game(Protocol):
 
     def render(self) -> np.ndarray:
         """Return a picture, u8 [H, W, 3]."""
+
+    def scene(self) -> Scene:
+        """Return what another process needs to draw this moment."""
 
     def close(self) -> None:
         """Free what the game holds."""
@@ -82,6 +86,12 @@ class InlineVector:
     def render(self, game: int = 0) -> np.ndarray:
         """Return a picture of one game, u8 [H, W, 3]."""
         return self._games[game].render()
+
+    def scene(self, game: int = 0) -> Scene:
+        """Return what another process needs to draw one game."""
+        if self.current is None:
+            raise RuntimeError("Reset the games before asking for a scene.")
+        return self._games[game].scene()
 
     def close(self) -> None:
         """Free the games; a second call does nothing."""

@@ -11,25 +11,43 @@ from typing import Any
 import numpy as np
 
 from envs.inline import InlineVector
+from envs.scenes import Scene
 from envs.seeds import SeedPool
 from envs.spec import GameSpec
 
 _ACTION_NAMES = {"n": "noop", "l": "left", "u": "up", "r": "right", "d": "down", "f": "fire"}
 _CONSTANT = {"random", "channels", "action_map"}  # attributes of a game that are no part of its changing state
 _SCALE = 20  # screen pixels per cell
-_BLACK = (0, 0, 0)
-_COLOURS = (  # one per channel, later channels on top
-    (240, 240, 240),
-    (230, 90, 70),
-    (110, 110, 120),
-    (240, 200, 70),
-    (90, 170, 240),
-    (120, 200, 110),
-    (200, 120, 220),
-    (80, 210, 200),
-    (240, 150, 60),
-    (250, 170, 200),
-)
+_DARK = (14, 17, 23)
+_COLOURS = {  # by channel, lowest first; the colours of one game differ for the colour-blind too (a test holds it)
+    "trail": (74, 82, 98),
+    "speed1": (38, 52, 96),
+    "speed2": (52, 80, 140),
+    "speed3": (70, 112, 182),
+    "speed4": (98, 148, 222),
+    "speed5": (150, 192, 250),
+    "brick": (213, 94, 0),
+    "alien": (0, 158, 115),
+    "alien_left": (0, 158, 115),
+    "alien_right": (86, 180, 233),
+    "oxygen_guage": (86, 180, 233),
+    "diver_guage": (0, 158, 115),
+    "diver": (150, 230, 160),
+    "gold": (240, 228, 66),
+    "enemy_fish": (165, 75, 240),
+    "enemy_sub": (230, 159, 0),
+    "enemy": (213, 94, 0),
+    "car": (230, 159, 0),
+    "enemy_bullet": (213, 94, 0),
+    "friendly_bullet": (240, 228, 66),
+    "ball": (240, 228, 66),
+    "sub_back": (186, 190, 198),
+    "sub_front": (245, 245, 245),
+    "player": (245, 245, 245),
+    "paddle": (245, 245, 245),
+    "chicken": (245, 245, 245),
+    "cannon": (245, 245, 245),
+}
 
 
 def load_games(rom: str) -> ModuleType:
@@ -74,6 +92,10 @@ class MinAtarGame:
         self._ended = False
         self.action_names = tuple(_ACTION_NAMES[self._env.action_map[action]] for action in self._actions)
         self.num_channels = len(self._env.channels)
+        lowest_first = sorted(self._env.channels, key=list(_COLOURS).index)
+        self._palette = np.array([_DARK, *(_COLOURS[name] for name in lowest_first)], dtype=np.uint8)
+        self._order = [self._env.channels[name] for name in lowest_first]
+        self._heights = np.arange(1, self.num_channels + 1, dtype=np.uint8)
 
     def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode. Unlike in MinAtar, the sticky action of the old episode is forgotten."""
@@ -102,11 +124,15 @@ class MinAtarGame:
         return self._observation(), float(reward), terminated, truncated, {}
 
     def render(self) -> np.ndarray:
-        """Return the board with one colour per channel, u8 [200, 200, 3]."""
-        palette = np.array((_BLACK, *_COLOURS), dtype=np.uint8)
-        channels = np.arange(1, self.num_channels + 1)
-        board = palette[(self._env.state() * channels).max(axis=2)]  # [10, 10, 3]
-        return board.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+        """Return the board as it is drawn for people, u8 [200, 200, 3]."""
+        return self._picture().repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+
+    def scene(self) -> Scene:
+        """Return the board's picture with one pixel per cell, u8 [10, 10, 3]."""
+        return Scene("picture", {}, {"picture": self._picture()})
+
+    def _picture(self) -> np.ndarray:
+        return self._palette[(self._env.state()[:, :, self._order] * self._heights).max(axis=2)]
 
     def close(self) -> None:
         """Nothing is held."""

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from agent.freeze import graph as floats
 from agent.freeze import integer as integers
+from agent.freeze.emit import c_compile
 from agent.freeze.emit.c import emit_c
 from agent.freeze.emit.c_compile import compile_shared
 from agent.freeze.graph import Continuous, Conv, Dense, Discrete, Flatten, Graph, MaxPool, Norm
@@ -66,6 +68,12 @@ EVERY: dict[str, Policy] = {
     "integer picture": integer_picture(),
     "integer vector": integer_vector(),
 }
+
+
+@pytest.fixture(params=["-march=native", "-mno-avx2"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies are compiled for this processor, and for one without its wide vectors."""
+    monkeypatch.setattr(c_compile, "NATIVE", request.param)
 
 
 def states(graph: Policy, count: int, seed: int = 0) -> np.ndarray:

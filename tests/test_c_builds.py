@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +22,8 @@ COMPILERS = [
     pytest.param(name, marks=pytest.mark.skipif(shutil.which(name) is None, reason=f"needs {name}"))
     for name in ("gcc", "clang")
 ]
+# Each path that an x86-64 processor may take; only what this one can do is run.
+PATHS = ["-mno-avx2", "-mavx2"] if platform.machine() == "x86_64" else ["-DPLAIN"]
 SELF_TEST = '#include "policy.h"\nint main(void) { return policy_self_test(); }\n'
 
 
@@ -30,7 +33,7 @@ def test_no_warning_and_no_heap(compiler: str, graph: Policy, tmp_path: Path) ->
     """Both compilers are silent, with the self-test and without; what the code calls is in a list."""
     stack = 1 if len(graph.shape) == 1 else 2
     files = emitted(graph, stack=stack)
-    for flags in ([], ["-DPOLICY_SELF_TEST"]):
+    for flags in ([], *([path, "-DPOLICY_SELF_TEST"] for path in PATHS)):
         build(files, tmp_path, [compiler, *WARNINGS, "-O2", *flags, "-c", "policy.c"])
     called = build(files, tmp_path, ["nm", "-u", "policy.o"]).split()
     allowed = {"memset", "memcpy", "memmove", "U"}  # what compilers write for loops
@@ -43,11 +46,13 @@ def test_no_warning_and_no_heap(compiler: str, graph: Policy, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("path", ["-DPLAIN", "-march=native"])
 @pytest.mark.parametrize("graph", EVERY.values(), ids=EVERY)
-def test_sanitizers(compiler: str, graph: Policy, tmp_path: Path) -> None:
+def test_sanitizers(compiler: str, graph: Policy, path: str, tmp_path: Path) -> None:
     """Recorded decisions come out right under the address and undefined-behaviour sanitizers."""
-    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-std=c99", "-DPOLICY_SELF_TEST"]
-    build(emitted(graph), tmp_path, [compiler, *flags, "main.c", "policy.c", "-lm", "-o", "main"], main=SELF_TEST)
+    flags = [path, "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-std=c99", "-DPOLICY_SELF_TEST"]
+    command = [compiler, *flags, "main.c", "policy.c", "-lm", "-o", "main"]
+    build(emitted(graph), tmp_path, command, main=SELF_TEST)
     build({}, tmp_path, ["./main"])
 
 

@@ -25,7 +25,7 @@ from agent.freeze.graph import (
     Norm,
     Residual,
 )
-from compiled import Compiled, emitted, reference, require_close, states
+from compiled import Compiled, emitted, processor, reference, require_close, states  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
@@ -72,6 +72,7 @@ def test_bytes_into_a_dense_layer(tmp_path: Path) -> None:
         require_close(graph(shape, "uint8", *layers, outputs=5, last=last), tmp_path)
 
 
+@pytest.mark.usefixtures("processor")
 def test_convolutions(tmp_path: Path) -> None:
     """Odd sizes, channels, strides and paddings, pooling, and a flattened picture before a norm and a dense layer."""
     w = Weights()
@@ -102,6 +103,7 @@ def test_limits_come_first(tmp_path: Path) -> None:
     require_close(graph((4, 3, 2), "float32", *layers, outputs=3, last=True), tmp_path)
 
 
+@pytest.mark.usefixtures("processor")
 def test_residuals(tmp_path: Path) -> None:
     """Around convolutions, around nothing but an activation, nested, on a raw and on a flattened picture."""
     w = Weights()

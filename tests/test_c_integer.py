@@ -16,8 +16,10 @@ from agent.freeze.integer import (
     S8,
     S16,
     U8,
+    IntConv,
     IntDense,
     IntegerGraph,
+    IntFlatten,
     IntFractions,
     IntHead,
     IntNorm,
@@ -26,12 +28,13 @@ from agent.freeze.integer import (
     run,
     run_layers,
 )
-from compiled import Compiled, emitted, reference, require_exact, states
+from compiled import Compiled, emitted, processor, reference, require_exact, states  # noqa: F401 (a fixture)
 from integer_graphs import Builder
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
 
+@pytest.mark.usefixtures("processor")
 def test_dense_layers_of_every_width(tmp_path: Path) -> None:
     """Inputs of 8 and 16 bits, weights of both, sums of 32 and 64: all kernels of rows, sizes no multiple of any."""
     builder = Builder((5,), "float32").dense(19, U8).dense(33, S8, bits=16, multiplier_bits=15).dense(7, S16)
@@ -57,6 +60,7 @@ def test_bytes_whose_sums_need_64_bits(tmp_path: Path) -> None:
     assert b"void policy_rows_8_64" in emitted(graph)["policy.c"]
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("bits", [8, 16])
 def test_loudest_sums(tmp_path: Path, bits: int) -> None:
     """Every product as large as it can be, of one sign: parts of a sum that are added in 32 bits do not overflow."""
@@ -75,6 +79,7 @@ def test_loudest_sums(tmp_path: Path, bits: int) -> None:
     assert np.abs(expected).max() == round(inputs * most * 32767 / 2**14)
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("bits", [8, 16])
 def test_convolutions(tmp_path: Path, bits: int) -> None:
     """Odd sizes, channels and strides, with and without padding, sums of both widths; flattened in the end."""
@@ -85,6 +90,45 @@ def test_convolutions(tmp_path: Path, bits: int) -> None:
     require_exact(graph, tmp_path)
     tags = {8: (b"8_32",), 16: (b"16_32", b"16_64")}[bits]
     assert all(b"void policy_columns_" + tag in emitted(graph)["policy.c"] for tag in tags)
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("seed", range(4))
+def test_convolutions_of_random_sizes(tmp_path: Path, seed: int) -> None:
+    """Channels, sides, windows, strides and padding as they come, of a raw picture and of one that lies by pixels."""
+    rng = np.random.default_rng(seed)
+    channels, *sides = rng.integers(1, 8, 1).tolist() + rng.integers(14, 19, 2).tolist()
+    builder = Builder((channels, *sides), "uint8", seed)
+    for limits in ([S8, U8, S16][seed % 3], U8):
+        size = int(rng.integers(1, 5))
+        stride, padding = int(rng.integers(1, 4)), int(rng.integers(0, size // 2 + 1))
+        builder.conv(int(rng.integers(3, 40)), size, stride, padding, limits)
+    require_exact(builder.flatten().done(), tmp_path)
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("limits", [U8, S8, (-128, 127), S16], ids=str)
+def test_loudest_convolutions(tmp_path: Path, limits: tuple[int, int]) -> None:
+    """Inputs and weights at their limits, all of one sign or of both by turns, from one pixel to a whole window."""
+    most = 127 if limits != S16 else 7  # sums of 32 bits
+    weight = np.full((18, 3, 3, 3), most, np.int8)
+    weight[1::2] *= -1
+    weight[2, :, ::2] *= -1
+    weight[3, ::2] *= -1
+    conv = IntConv(weight, np.zeros(18, np.int32), np.ones(18, np.int32), np.full(18, 9, np.int8), *S16, 1, 2)
+    scale = np.zeros((3, 5, 6))
+    edge = Quantize(scale.astype(np.int8), *(np.full(scale.shape, limit, np.int16) for limit in limits))
+    assert np.abs(weight.astype(int)).sum((1, 2, 3)).max() * max(-limits[0], limits[1]) < 2**31
+    places = 7 * 8 * 18
+    last = np.eye(places, dtype=np.int8)[:: places // 90]
+    head = IntHead(last, np.ones(len(last), np.int32), np.zeros(len(last), np.int32))
+    graph = IntegerGraph(scale.shape, "float32", (edge, conv, IntFlatten(), head), Discrete(len(last)), 1.0)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (8, *scale.shape))
+    x = (1e6 * np.concatenate([np.ones((1, *scale.shape)), -np.ones((1, *scale.shape)), signs])).astype(np.float32)
+    expected = run(graph, x)
+    np.testing.assert_array_equal(Compiled(graph, tmp_path).forward(x), expected)
+    assert np.abs(expected).max() == min(S16[1], round(27 * most * max(-limits[0], limits[1]) / 2**9))
+    assert b"policy_pairs_" in emitted(graph, golden=1)["policy.c"]
 
 
 def test_channels_last_and_a_picture_of_floats(tmp_path: Path) -> None:
@@ -125,6 +169,7 @@ def test_tables(tmp_path: Path) -> None:
     require_exact(builder.done(), tmp_path)
 
 
+@pytest.mark.usefixtures("processor")
 def test_residuals_rescaling_and_pooling(tmp_path: Path) -> None:
     """A residual connection in a picture, behind a raw picture, and in a flattened one; poolings with padding."""
     outer = Builder((2, 8, 6), "uint8").conv(4, 3, 1, 1, S16).pool(3, 2, 1).rescale(S8, -30, 13)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from agent.freeze.emit.c_program import (
     columns,
     flattened,
     natural,
+    spread,
 )
 
 ctypes = st.sampled_from(sorted(POOLS))
@@ -78,6 +80,30 @@ def test_flattened_pictures_keep_their_place() -> None:
     assert natural(program, flat).pixels == 1 and len(program.calls) == 1
     planar = flattened(Tensor(picture.buffer, (2, 3, 4), planar=True))
     assert planar.pixels == 1 and flattened(flat) is flat
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("planar", [True, False])
+def test_spread_pictures_read_as_padded_ones(planar: bool, padding: int) -> None:
+    """Filled as the kernels fill it, a picture has zeros wherever a window leaves it, and room for one number more."""
+    shape = channels, height, width = 3, 4, 5
+    natural_order = np.arange(1, 61).reshape(shape)
+    lies = (natural_order if planar else natural_order.transpose(1, 2, 0)).reshape(-1).tolist()
+    program = Program()
+    words = spread(program, Tensor(Buffer("uint8_t", 60, outside="x"), shape, planar=planar), padding)
+    wide, areas, lines, line, each = (int(str(words[name])) for name in ("wide", "areas", "lines", "line", "spread"))
+    step = 1 if planar else channels
+    filled = [0] * (padding * (wide + step))
+    for _ in range(areas):
+        for _ in range(lines):
+            filled += lies[:line] + [0] * (each - line)
+            lies = lies[line:]
+        filled += [0] * (padding * wide)
+    assert not lies and program.picture == len(filled) + 1
+    padded = np.pad(natural_order, ((0, 0), (padding, padding), (padding, padding)))
+    for channel, row, column in np.ndindex(padded.shape):
+        place = row * wide + column * step + (channel * (height + padding) * wide if planar else channel)
+        assert filled[place] == padded[channel, row, column]
 
 
 def test_constants_of_the_narrowest_type() -> None:

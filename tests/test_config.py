@@ -134,7 +134,7 @@ def test_real_time_is_for_one_game_of_ours() -> None:
             Settings.model_validate({"game": {"realtime": value, "num_games": 1}})
     with pytest.raises(ValidationError, match=r"game\.num_games must be 1 or left out, got 8"):
         Settings.model_validate({"game": {"realtime": 60}})
-    for other, said in (({"algo": "ppo"}, "not ppo"), ({"learner": {"execution": "compiled"}}, "got compiled")):
+    for other, said in (({"algo": "ppo"}, "not ppo"), ({"learner": {"execution": "captured"}}, "got captured")):
         with pytest.raises(ValidationError, match=said):
             Settings.model_validate({"game": {"realtime": 60, "num_games": 1}} | other)
 

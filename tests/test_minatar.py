@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from agent.config import MinAtarSettings
+from envs import minatar
 from envs.make import MINATAR
 from envs.minatar import MinAtarGame, make_minatar
 from envs.spec import game_seeds
@@ -118,3 +121,49 @@ def test_state_of_another_minatar_is_refused() -> None:
     state["attributes"]["novelty"] = 1
     with pytest.raises(ValueError, match="install the version of MinAtar"):
         game.load_state_dict(state)
+
+
+@pytest.mark.parametrize("rom", MINATAR)
+def test_every_cell_has_the_colour_of_what_lies_on_top(rom: str) -> None:
+    """Empty cells are dark, the player is never hidden, trails hide nothing, and every other colour is a channel's."""
+    game = MinAtarGame(rom, sticky_actions=0.1, ramping=True, minimal_actions=False, max_steps=1000)
+    board = game.reset(seed=1)[0]
+    channels = game._env.channels
+    random = np.random.default_rng(0)
+    for _ in range(150):
+        picture = game.scene().arrays["picture"]
+        assert (picture[~board.any(axis=0)] == minatar._DARK).all()
+        assert (picture[board[0]] == minatar._COLOURS[next(iter(channels))]).all()
+        for row, column in np.argwhere(board.any(axis=0)):
+            present = {name for name, channel in channels.items() if board[channel, row, column]}
+            (shown,) = [name for name in present if tuple(picture[row, column]) == minatar._COLOURS[name]][:1]
+            assert present == {shown} or not shown.startswith(("trail", "speed"))
+        board = game.step(random.integers(6))[0]
+
+
+# What each cone's lack makes of linear RGB (Machado, Oliveira and Fernandes 2009), and XYZ of linear RGB (sRGB, D65).
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def lab(colour: tuple[int, int, int], blindness: str) -> np.ndarray:
+    """A colour as someone sees it, in CIE L*a*b*, where distances are differences that people notice (from 2 on)."""
+    value = np.array(colour) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    seen = XYZ @ np.clip(np.array(BLINDNESS[blindness]) @ linear, 0, 1) / XYZ.sum(axis=1)
+    x, y, z = np.where(seen > 0.008856, np.cbrt(seen), 7.787 * seen + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("blindness", BLINDNESS)
+@pytest.mark.parametrize("rom", MINATAR)
+def test_colours_differ_for_everyone(rom: str, blindness: str) -> None:
+    """Whatever stands on one board is clearly told apart, by the colour-blind too, and from the dark between."""
+    names = set(minatar.load_games(rom).Env().channels) - {"alien"}  # always under alien_left or alien_right
+    colours = [lab(colour, blindness) for colour in (minatar._DARK, *(minatar._COLOURS[name] for name in names))]
+    assert min(np.linalg.norm(one - other) for one, other in combinations(colours, 2)) > 12

@@ -126,6 +126,54 @@ def test_an_error_in_an_update_reaches_the_caller(played: tuple[Session, Slices]
     assert slices.updates == updates + 1
 
 
+def test_pieces_are_eager_whatever_whole_updates_are(played: tuple[Session, Slices]) -> None:
+    """While whole updates run compiled, one in pieces is the eager one, bit for bit."""
+    found, slices = played
+    before, updates = copy.deepcopy(found.state_dict()), slices.updates
+    found.learner.update(1, 200)
+    eager = copy.deepcopy(found.state_dict())
+    found.load_state_dict(before)
+    found.learner.execution, found.learner._run, found.learner._proven_n = "compiled", None, found.learner.n_step(200)
+    slices.advance(200, lambda what: what != WHOLE and slices.updates == updates)
+    found.learner.execution = "eager"
+    assert differences(found.state_dict(), eager) == []
+    with pytest.raises(TypeError):  # the whole one is the learner's own
+        slices.advance(200, lambda what: what == WHOLE)
+
+
+def test_no_update_is_begun_before_the_learner_has_settled(played: tuple[Session, Slices]) -> None:
+    """An open one is brought to its end first; to settle takes a minute, which is not a slice's."""
+    found, slices = played
+    updates = slices.updates
+    slices.advance(200, lambda what: what in (0, 1, 2))
+    found.learner.unsettled = lambda steps: True
+    assert not slices.unsettled(200)
+    slices.advance(200, lambda what: True)
+    assert slices.updates == updates + 1 and slices.unsettled(200)
+    slices.advance(200, lambda what: True)
+    assert slices.updates == updates + 1
+
+
+def test_whole_updates_run_where_the_learner_has_its_threads(played: tuple[Session, Slices]) -> None:
+    """With more threads than the caller has they are the other thread's, and so is settling; else the caller's."""
+    found, _ = played
+    ran: list[tuple[str, int]] = []
+
+    def note(*args: Any) -> None:
+        ran.append((threading.current_thread().name, torch.get_num_threads()))
+
+    here = threading.current_thread().name, torch.get_num_threads()
+    found.learner.update = found.learner.settle = note
+    for threads, expected in ((here[1], here), (here[1] + 1, ("learner", here[1] + 1))):
+        slices, asked = Slices(found.learner, threads), []
+        slices.advance(200, lambda what: asked.append(what) or asked == [WHOLE])
+        assert not slices.settle(200)
+        slices.close()
+        assert ran == [expected] * 2
+        ran.clear()
+    assert torch.get_num_threads() == here[1]
+
+
 def test_closing_drops_an_open_update() -> None:
     """The thread ends wherever its update stands, and a second close does nothing."""
     found = session("double")

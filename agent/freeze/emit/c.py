@@ -1,7 +1,8 @@
 """A policy as self-contained C99: policy.c and policy.h, constant weights, no heap, one static arena of stated size.
 
 The integer path needs <stdint.h> only and gives the integers of agent/freeze/integer.py; the float path needs <math.h>
-only where the policy takes a root, an exponential or a tanh. The kernels are in kernels/, written by hand.
+only where the policy takes a root, an exponential or a tanh. The kernels are in kernels/, written by hand; what they do
+by AVX stands in #if beside the plain C, gives the same integers and has static memory of its own.
 """
 
 from __future__ import annotations
@@ -76,12 +77,13 @@ def emit_c(
         "typedef char policy_needs_an_int_of_32_bits[sizeof(int) >= 4 ? 1 : -1];\n",
         "#include <math.h>\n" if math else "",
         "\n",
-        # First, for the attribute that it names is used by the arrays.
-        kernel("int_target") if integer else "",
+        # First, for what they define is used by the arrays.
+        kernel("int_target") if integer else kernel("float_lanes"),
         constants("unsigned char", "policy_title", title_bytes, before=""),
         *program.data,
         "\n",
         arena(program.plan(), "static POLICY_ALIGNED " if integer else "static "),
+        kernel("picture", count=program.picture) if program.picture else "",
         "\n",
         functions,
         "void policy_forward(const policy_input *observation, policy_output *outputs)\n{\n",

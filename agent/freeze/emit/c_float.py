@@ -18,6 +18,7 @@ from agent.freeze.emit.c_program import (
     patches,
     pool,
     seen_by,
+    spread,
 )
 from agent.freeze.emit.c_text import kernel, real
 from agent.freeze.graph import (
@@ -156,7 +157,6 @@ def _blocks(program: Program, rows: np.ndarray, call: str) -> tuple[str, int]:
 
 def _need_rows(program: Program, name: str, padded: int, ctype: str) -> None:
     """Define the kernels for so many outputs."""
-    program.functions.setdefault(kernel("float_lanes"))
     for width in WIDTHS:
         if padded >= width:
             program.need(name, width=width, **{"in": ctype})
@@ -182,12 +182,16 @@ def _conv(program: Program, layer: Conv, x: Tensor) -> Tensor:
     outputs, inputs = rows.shape
     call = f"policy_columns_{{width}}({{weight}}, columns, {inputs}, total + {{o}}, {_padded(outputs)});"
     blocks, padded = _blocks(program, rows, call)
+    program.need("float_windows")
     _need_rows(program, "float_columns", padded, "float")
     seen, down, across = seen_by(x, layer.weight.shape[2:], layer.stride, layer.padding)
     name = program.function(
+        "float_conv_windows",
         "gather",
         "float_conv",
+        "conv_end",
         **seen,
+        **spread(program, x, layer.padding),
         inputs=inputs,
         outputs=outputs,
         padded=padded,

@@ -18,6 +18,7 @@ from agent.freeze.emit.c_program import (
     patches,
     pool,
     seen_by,
+    spread,
 )
 from agent.freeze.emit.c_text import kernel, smallest
 from agent.freeze.graph import MaxPool
@@ -35,6 +36,7 @@ from agent.freeze.integer import (
     Quantize,
 )
 
+COLUMNS = (6, 5, 4)  # of a convolution that AVX2's registers hold the sums of, for 16 outputs each
 ROW = 8  # the kernels take rows of weights in eights: what Helium loads at once
 LIMITS = {
     "uint8_t": (0, 255),
@@ -230,6 +232,7 @@ def _matrix(program: Program, name: str, rows: np.ndarray, bias: np.ndarray, x: 
         "load": "vldrbq_s16" if bits == 8 else "vldrhq_s16",
         "accumulate": "vmladavaq_s16" if total == 32 else "vmlaldavaq_s16",
     }
+    program.need("int_avx2")
     if total == 64:
         program.need(f"int_far_{bits}")
     quick = "bytes" if (bits, total) == (8, 32) else "pairs"
@@ -303,6 +306,16 @@ def _conv(program: Program, layer: IntConv, x: Tensor) -> Tensor:
     patch = program.buffer(x.ctype, int(np.prod(layer.weight.shape[1:])))
     rows = program.buffer("int16_t", 4 * matrix.stride)
     y = program.buffer(ctype_of(layer.low, layer.high), len(layer.weight) * down * across)
-    name = program.function("gather", "int_conv", **matrix.words, **seen, **scaling, out=y.ctype)
+    words = matrix.words | seen | scaling | {"out": y.ctype}
+    if matrix.words["sum"] == 32:
+        columns = min(COLUMNS, key=lambda number: -(-down * across // number) * (number + 0.5))
+        program.need("int_pairs_steps")
+        program.need("int_pairs", columns=columns)
+        program.need("int_pack", bits=words["bits"])
+        words |= {"columns": columns, "blocks": -(-len(layer.weight) // 16)}
+        files = ("int_conv_pairs", "gather", "int_conv", "conv_end")
+        name = program.function(*files, **words, **spread(program, x, layer.padding))
+    else:
+        name = program.function("gather", "int_conv", **words)
     program.call(name + "({x}, {patch}, {rows}, {y});", x=x.buffer, patch=patch, rows=rows, y=y)
     return Tensor(y, (len(layer.weight), down, across), layer.low, layer.high)

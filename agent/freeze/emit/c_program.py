@@ -88,6 +88,7 @@ class Program:
     buffers: list[Buffer] = field(default_factory=list)
     constant_bytes: int = 0
     layers: int = 0
+    picture: int = 0  # numbers in the largest picture that is spread out, where vectors are wide
 
     def constant(self, values: np.ndarray, name: str, ctype: str = "", before: str = "static ") -> str:
         """Define an array, of the narrowest type that holds it unless one is named, and return its name."""
@@ -232,6 +233,20 @@ def seen_by(
         "places": down * across,
     }
     return words, down, across
+
+
+def spread(program: Program, x: Tensor, padding: int) -> dict[str, object]:
+    """Return what the kernels that spread `x` out, with zeros around, are told, and make room for it.
+
+    Zeros between two rows, and between two planes, lie there once. One number more may be read behind the last.
+    """
+    channels, height, width = x.shape
+    planes, channels = (channels, 1) if x.planar else (1, channels)
+    wide = (width + padding) * channels
+    program.picture = max(program.picture, padding * (wide + channels) + planes * (height + padding) * wide + 1)
+    if not padding:  # nothing lies between
+        return {"wide": wide, "areas": 1, "lines": 1, "line": x.size, "spread": x.size}
+    return {"wide": wide, "areas": planes, "lines": height, "line": width * channels, "spread": wide}
 
 
 def pool(program: Program, layer: MaxPool, x: Tensor, lowest: str) -> Tensor:

@@ -1,3 +1,23 @@
+#if POLICY_LANES >= 8
+/* total[c][o] = sum of x[c][at[i]] * weight[i][o], @width@ outputs, six columns; rows of total are `outputs` apart. */
+static void policy_columns_@width@(const float *weight, const policy_windows *windows, int count, float *total,
+                                   int outputs)
+{
+    enum { LANES = POLICY_LANES < @width@ ? POLICY_LANES : @width@, PARTS = @width@ / LANES };
+    typedef float vector __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+    const float *const *x = windows->x;
+    const int32_t *at = windows->at;
+    int i;
+    POLICY_COLUMNS(POLICY_SUMS)
+    for (i = 0; i < count; i++, weight += @width@) {
+        vector v = ((const vector *)weight)[0], w = ((const vector *)weight)[PARTS - 1];
+        POLICY_LOADED(v);
+        POLICY_LOADED(w);
+        POLICY_COLUMNS(POLICY_STEP)
+    }
+    POLICY_COLUMNS(POLICY_STORE)
+}
+#else
 /* total[c][o] = sum of x[c][i] * weight[i][o], @width@ outputs, four columns; rows of total are `outputs` apart. */
 static void policy_columns_@width@(const float *weight, const float *x, int count, float *total, int outputs)
 {
@@ -42,4 +62,5 @@ static void policy_columns_@width@(const float *weight, const float *x, int coun
         }
 #endif
 }
+#endif
 

@@ -11,7 +11,7 @@ extern "C" {
 #define POLICY_OUTPUTS @outputs@
 #define POLICY_DISCRETE @discrete@ /* 1: one action of several; 0: numbers */
 #define POLICY_ACTIONS @outputs@ /* actions to choose from, or numbers in an action */
-#define POLICY_ARENA_BYTES @arena@ /* RAM for one decision, static */
+#define POLICY_ARENA_BYTES @arena@ /* RAM for one decision, static; compiled for AVX, more */
 #define POLICY_STACK_BYTES @stack_bytes@ /* and for the frames that policy_step keeps */
 #define POLICY_CONSTANT_BYTES @constants@ /* weights */
 

@@ -1,3 +1,4 @@
+#if !defined(POLICY_AVX2) || @sum@ == 64
 /* total[16 * c + r] = sum of weight[r][i] * x[c][i], for two rows and four columns. */
 static POLICY_ALONE void policy_columns_@tag@(const @weight@ *weight, int stride, const int16_t *x, @total@ *total)
 {
@@ -30,4 +31,5 @@ static POLICY_ALONE void policy_columns_@tag@(const @weight@ *weight, int stride
 #endif
 #endif
 }
+#endif
 

@@ -8,6 +8,8 @@
 #define POLICY_MVE
 #elif defined(__OPTIMIZE__) && defined(__ARM_FEATURE_DSP) && __ARM_ARCH_PROFILE == 'M' && !defined(__ARM_BIG_ENDIAN)
 #define POLICY_DSP
+#elif defined(__GNUC__) && defined(__AVX2__) && defined(__x86_64__)
+#define POLICY_AVX2
 #endif
 #ifdef POLICY_DSP
 #define POLICY_ALONE __attribute__((noinline)) /* its registers are counted */
