@@ -44,6 +44,8 @@ class Actor:
         self._device = device
         self._values = self._eager
         self._to_try: Mode | None = None
+        # What the network was asked last and its answer, [B, *shape] and [B, A]; None while exploration chose alone.
+        self.last: tuple[np.ndarray, torch.Tensor] | None = None
 
     def accelerate(self, mode: Mode) -> None:
         """Let the network act in this form from the next observation on, if it gives the same values there, and faster."""
@@ -58,7 +60,9 @@ class Actor:
         given = torch.from_numpy(observation).to(self._device), noise
         if self._to_try is not None:
             self._try_out(given)
-        return self._values(*given).argmax(dim=1).cpu().numpy()  # of [B, A]
+        values = self._values(*given)  # [B, A]
+        self.last = observation, values
+        return values.argmax(dim=1).cpu().numpy()
 
     def _eager(self, observation: torch.Tensor, noise: Noise | None) -> torch.Tensor:
         return self.network(observation, noise)
@@ -86,6 +90,7 @@ class Actor:
         random_action = self._generator.integers(self.num_actions, size=games)  # i64 [B]
         noise = None if self._noise is None else self.network.draw_noise(self._noise)
         if explore.all():
+            self.last = None
             return random_action
         return np.where(explore, random_action, self._best(observation, noise))
 

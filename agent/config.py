@@ -308,10 +308,10 @@ class Settings(Section):
                 f"game.realtime plays one game by the clock: game.num_games must be 1 or left out, got "
                 f"{self.game.num_games}"
             )
-        if self.game.realtime is not None and self.learner.execution in ("compiled", "captured"):
+        if self.game.realtime is not None and self.learner.execution == "captured":
             raise ValueError(
-                f"game.realtime breaks updates off where time runs out: learner.execution must be auto or eager, got "
-                f"{self.learner.execution}"
+                "game.realtime breaks updates off where time runs out: learner.execution must be auto, compiled or "
+                "eager, got captured"
             )
         if self.game.realtime is not None and self.algo != "icebox":
             raise ValueError(f"game.realtime is for algo icebox, not {self.algo}: it learns when it likes")

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+LEFT_S = 86_400.0
 
 
 def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
@@ -47,6 +50,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.unlink(temporary)
         raise
     sync_directory(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files (.NAME.tmp) that nobody has written to for a day: a crash left them."""
+    with suppress(OSError):
+        for path in folder.glob(".*.tmp"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > LEFT_S:
+                    os.unlink(path)
 
 
 def sync_directory(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from agent.types import Episode, VectorEnv
+from agent.types import Episode, Step, VectorEnv
 
 
 def play_episodes(
@@ -16,10 +16,11 @@ def play_episodes(
     episodes: int,
     seed: int,
     on_episode: Callable[[Episode], None] | None = None,
+    on_step: Callable[[Step, np.ndarray, Step], object] | None = None,
 ) -> list[Episode]:
     """Return `episodes` finished episodes, started from `seed`, with actions from `act` ([B, *shape] -> [B]).
 
-    `on_episode` hears of each as it ends.
+    `on_episode` hears of each as it ends, `on_step` of what every action led to.
 
     Every game plays its own quota and what it finishes beyond that is not counted: taking the first to finish would
     prefer short episodes. Where the quota does not divide, the first games play one more.
@@ -28,8 +29,13 @@ def play_episodes(
     finished: list[Episode] = []
     games.reset(seed)
     while len(finished) < episodes:
-        games.send(act(games.current.observation))
-        for episode in games.recv().episodes:
+        step = games.current
+        action = act(step.observation)
+        games.send(action)
+        next_step = games.recv()
+        if on_step is not None:
+            on_step(step, action, next_step)
+        for episode in next_step.episodes:
             if quota[episode.game] > 0:
                 quota[episode.game] -= 1
                 finished.append(episode)

@@ -98,7 +98,7 @@ class Learner:
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.device = self._parameters[0].device
         self.optimizer = Adam(self._parameters, settings.adam_epsilon)
-        names = ("train/loss", "train/td_error_abs", "train/grad_norm", "q/mean")
+        names = ("train/loss", "train/td_error_abs", "train/grad_norm", "train/grad_clip_fraction", "q/mean")
         self.metrics = Means(names, "q/max", self.device)
         self._run: Function = partial(self._whole, self._sample_and_differentiate)
         self.resumes_fast = False  # whether it was faster before: in the run that is resumed, or for another n
@@ -116,22 +116,32 @@ class Learner:
             wanted = "captured" if self.device.type == "cuda" else "compiled"
         return None if wanted == "eager" else wanted
 
-    def update(self, count: int, steps: int) -> None:
-        """Launch `count` >= 1 updates; `steps` is the environment step that the schedules are asked for."""
+    def unsettled(self, steps: int) -> bool:
+        """Return whether the next update decides first how updates run from now on, which may take a minute."""
         if self.execution != "eager" and self.n_step(steps) != self._proven_n:
             self.resumes_fast, self._to_try = True, self.execution  # another n is another program, with its own proof
-        if self._to_try is not None and (self.resumes_fast or self._eager_updates >= EAGER_UPDATES):
+        return self._to_try is not None and (self.resumes_fast or self._eager_updates >= EAGER_UPDATES)
+
+    def update(self, count: int, steps: int, loss: LossFunction | None = None) -> None:
+        """Launch `count` >= 1 updates; `steps` is the environment step that the schedules are asked for.
+
+        With a `loss` to take its own's place they are eager, however updates run otherwise: it may break them off.
+        """
+        if loss is None and self.unsettled(steps):
             self.settle(steps)
         started = time.perf_counter()
-        asked = self._asked(steps)
+        asked, run = self._asked(steps), self._run
+        if loss is not None:
+            differentiate = partial(self._sample_and_differentiate, loss=loss)
+            asked, run = self._scheduled(steps), partial(self._whole, differentiate)
         for left in range(count, 0, -1):
-            figures = self._update_once(asked, look=left == 1 or self.execution != "eager")
+            figures = self._update_once(run, asked, look=left == 1 or self.execution != "eager")
         self.network.fold()
         if self.settings.average_updates is not None:
             self._update_average(count, self.settings.average_updates)
         # One look per call is enough for a mean, and costs the others nothing.
         self.metrics.add(figures)
-        if self._to_try is not None:
+        if self._to_try is not None and loss is None:
             self._eager_s += time.perf_counter() - started
             self._eager_updates += count
 
@@ -146,11 +156,11 @@ class Learner:
         rate = self.learning_rate(steps) * self.rate_scale
         return rate, self.n_step(steps), self.importance_exponent(steps), self.discount(steps)
 
-    def _update_once(self, asked: tuple[Any, ...], look: bool) -> torch.Tensor | None:
+    def _update_once(self, run: Function, asked: tuple[Any, ...], look: bool) -> torch.Tensor | None:
         draw = self.replay.draw(self.settings.batch_size)
         noise = [network.draw_noise(self.generator) for network in (self.network, self.target)]
         rate, *others = asked
-        figures, self.replay.sampled = self._run(rate, look, *others, draw, *noise)
+        figures, self.replay.sampled = run(rate, look, *others, draw, *noise)
         self.updates += 1
         if self.updates % self.settings.target_interval == 0:
             self.copy_to_target()
@@ -171,30 +181,33 @@ class Learner:
         draw: torch.Tensor,
         online_noise: Noise | None,
         target_noise: Noise | None,
+        loss: LossFunction | None = None,
     ) -> tuple[Any, ...]:
         """Draw a batch, write its new priorities, return figures (when asked to look), index, divisor and gradients."""
         sampled = self.replay.sample_at(draw, exponent, n_step, discount)
         # Replay may lie on the host and the network on the GPU; `index` means something to replay alone.
         parts = [part.to(self.device, non_blocking=True) for part in sampled[:-1]]
-        figures, priority, *found = self._differentiate(look, *parts, online_noise, target_noise)
+        figures, priority, *found = self._differentiate(look, *parts, online_noise, target_noise, loss=loss)
         self.replay.update_priorities(sampled.index, priority.to(sampled.index.device))
         return figures, sampled.index, *found
 
-    def _differentiate(self, look: bool, *given: Any) -> tuple[Any, ...]:
+    def _differentiate(self, look: bool, *given: Any, loss: LossFunction | None = None) -> tuple[Any, ...]:
         """Return figures, priorities, divisor and gradients for the parts of a batch, its index apart, and both noises.
 
-        Figures, f32 [5]: loss, mean |TD error|, norm of the gradient before clipping, mean and largest value.
+        Figures, f32 [6]: loss, mean |TD error|, norm of the gradient before clipping, whether it was clipped, mean and
+        largest value.
         """
         *parts, online_noise, target_noise = given
         self.network.power_iterate()
         autocast = self.settings.autocast
         online, target = bind(self.network, online_noise, autocast), bind(self.target, target_noise, autocast)
-        result = self.loss(online, target, Batch(*parts, None), self.generator)
+        result = (loss or self.loss)(online, target, Batch(*parts, None), self.generator)
         gradients = torch.autograd.grad(result.loss, self._parameters)
         norm, divisor = clipping(gradients, self.settings.max_grad_norm)
         figures, q_tm1 = None, result.q_tm1
         if look:
-            seen = result.loss.detach(), result.td_error.abs().mean(), norm, q_tm1.mean(), q_tm1.max()
+            clipped = (norm > self.settings.max_grad_norm).float()
+            seen = result.loss.detach(), result.td_error.abs().mean(), norm, clipped, q_tm1.mean(), q_tm1.max()
             figures = torch.stack(seen)
         return figures, result.priority, divisor, *gradients
 
@@ -223,7 +236,7 @@ class Learner:
             "optimizer": self.optimizer.moments() if self.updates else {},
             "generator": self.generator.get_state(),
             "updates": self.updates,
-            "execution": self.execution if self._to_try is None else None,
+            "execution": self.execution if self._to_try is None else self._to_try if self.resumes_fast else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

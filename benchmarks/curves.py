@@ -10,6 +10,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from agent.telemetry.report.findings import laid_over
+from agent.telemetry.report.plots import COLOURS
 from agent.telemetry.statistics import bootstrap_ci, iqm, stratified_bootstrap_ci
 from benchmarks.results import write
 from benchmarks.suites import Suite
@@ -17,7 +19,6 @@ from benchmarks.suites import Suite
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito: told apart by the colour-blind
 POINTS = 200  # at which curves of different lengths are laid over each other
 
 Cells = dict[str, list[dict[str, Any]]]  # algorithm -> its finished cells on one game, by seed
@@ -170,8 +171,7 @@ def _seeds(runs: Sequence[dict]) -> str:
 
 def _draw_curve(plot: Any, runs: Sequence[dict], x_of: Callable[[dict], float], colour: str, label: str) -> None:
     lines = [([x_of(row) for row in run["curve"]], [row["mean"] for row in run["curve"]]) for run in runs]
-    x = np.linspace(max(line[0][0] for line in lines), min(line[0][-1] for line in lines), POINTS)
-    values = np.array([np.interp(x, *line) for line in lines])  # [seeds, POINTS]
+    x, values = laid_over(lines, POINTS)  # [POINTS], [seeds, POINTS]
     plot.plot(x, values.mean(axis=0), color=colour, label=label, linewidth=2)
     if len(runs) > 1:
         for line in lines:

@@ -32,12 +32,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agent import checkpoint  # noqa: E402
-from agent.cli.evaluate import protocol  # noqa: E402
 from agent.cli.session import Session, evaluation_seed, family_settings  # noqa: E402
 from agent.cli.settings import load_settings, merge  # noqa: E402
 from agent.cli.stock_session import StockSession  # noqa: E402
 from agent.config import Settings  # noqa: E402
 from agent.sb3 import stock  # noqa: E402
+from agent.telemetry.protocol import protocol  # noqa: E402
 from benchmarks.results import RESULTS, write  # noqa: E402
 from benchmarks.suites import SUITES, Suite  # noqa: E402
 from envs.make import spec  # noqa: E402
@@ -160,7 +160,7 @@ class Cell:
                 "game": self.game,
                 "algorithm": self.algorithm,
                 "seed": self.seed,
-                "protocol": protocol(facts, self.settings),
+                "protocol": protocol(facts.name, self.settings),
                 "frames_per_step": facts.frame_skip,
                 "device": "cuda" if torch.cuda.is_available() and self.settings.device != "cpu" else "cpu",
                 "final": {"episodes": len(scores), "mean": float(np.mean(scores)), "scores": scores},

@@ -62,10 +62,11 @@ def live(folder_file: Path, game: str, settings: Settings, stops: list[int]) -> 
 
 
 def what_lasts(folder: RunFolder) -> dict[str, Any]:
-    """Return all that two equal runs must share: the newest checkpoint, the episode log without times, the evaluations."""
+    """Return all that two equal runs must share: newest checkpoint, episode log and evaluations, all without times."""
     loaded = checkpoint.load_newest(folder.checkpoints)
     rows = folder.monitor.read_text().splitlines()[2:]
-    tree = {name: loaded.tree[name] for name in ("steps", "agent", "evaluations")}
+    tree = {name: loaded.tree[name] for name in ("steps", "agent")}
+    tree["evaluations"] = {name: each for name, each in loaded.tree["evaluations"].items() if name != "seconds"}
     return {**tree, "episodes": [row.rsplit(",", 1)[0] for row in rows]}
 
 

@@ -257,3 +257,15 @@ def test_the_state_of_the_noise_goes_on_where_it_was() -> None:
     for one, other in ((first, actor(0.0)), (actor(0.0), first)):
         with pytest.raises(ValueError, match="noise"):
             one.load_state_dict(other.state_dict())
+
+
+def test_the_last_answer_is_kept_for_who_looks() -> None:
+    """After a call the actor has the very observation and the values of it; none where exploration did not ask."""
+    one = actor(lambda step: float(step == 7))
+    assert one.last is None
+    observation = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    chosen = one.act(observation, 0)
+    seen, values = one.last
+    assert seen is observation and values.shape == (3, 5) and (values.argmax(1).numpy() == chosen).all()
+    one.act(observation, 7)
+    assert one.last is None

@@ -46,6 +46,35 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "icebox: --port: must be a whole number from 0 to 65535, got 70000.\n"
 
 
+def ask(path: str, query: str, host: str) -> tuple[str, str]:
+    """What the board with a stand-in for TensorBoard answers: status and body."""
+    answered: list[str] = []
+
+    def tensorboard(environ: dict[str, object], start_response: object) -> list[bytes]:
+        answered.append("200 OK")
+        return [b"TensorBoard"]
+
+    given = {"PATH_INFO": path, "QUERY_STRING": query, "HTTP_HOST": host}
+    body = board.entered(tensorboard)(given, lambda status, headers: answered.append(status))
+    return answered[0], b"".join(body).decode()
+
+
+def test_the_address_leads_through_the_entrance_once() -> None:
+    """The bare address gives the page that chooses how charts are drawn; all else is TensorBoard."""
+    assert ask("/", "", "localhost:6006") == ("200 OK", board.ENTRANCE)
+    assert 'location.replace("/?charts"' in board.ENTRANCE and '"#custom_scalars"' in board.ENTRANCE
+    for path, query in (("/", "charts"), ("/data/environment", ""), ("/index.js", "")):
+        assert ask(path, query, "127.0.0.1:6006") == ("200 OK", "TensorBoard")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:6006", "", "[::1]:6006", "0.0.0.0"])
+def test_other_names_are_refused(host: str) -> None:
+    """A page that makes its own name mean this machine gets nothing, whatever it asks for."""
+    for path in ("/", "/data/environment"):
+        status, body = ask(path, "", host)
+        assert status == "403 Forbidden" and "TensorBoard" not in body
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C cannot be sent to one process")
 def test_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     """The printed address answers on this machine, and Ctrl-C ends it with 0 and no traceback."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from lives import differences, what_lasts
 from short_runs import settings
 
-from agent import checkpoint
+from agent import checkpoint, probes
+from agent.cli import pictures
 from agent.cli.drive import drive, drive_stock
 from agent.cli.record import Record, load_checkpoint
 from agent.cli.session import Session
@@ -218,3 +220,56 @@ def test_stable_baselines_is_driven_alike(algo: str, tmp_path: Path) -> None:
     assert len(judged_at(folder)) >= 3 and judged_at(folder)[-1] == saved_at(folder)[-1]
     assert len(folder.monitor.read_text().splitlines()) > 10
     assert checkpoint.load_newest(folder.path / "best").tree["steps"] in judged_at(folder)
+
+
+def on_dashboard(folder: RunFolder) -> set[str]:
+    """The tags of the numbers and pictures that a run's dashboard has."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    tags = event_accumulator.EventAccumulator(str(folder.path)).Reload().Tags()
+    return {*tags["scalars"], *tags["images"]}
+
+
+@pytest.mark.parametrize("algo", ["icebox", "ppo"])
+def test_a_dashboard_changes_nothing_that_lasts(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with looks and pictures as often as possible ends bit for bit as one without any."""
+    lasts = []
+    for watched in (False, True):
+        with monkeypatch.context() as patch:
+            if watched:
+                patch.setattr(probes, "LEAST_S", 0.0)
+                patch.setattr(probes, "SHARE", 1e9)
+                patch.setattr(pictures, "SHARE", 1e9)
+                patch.setattr(pictures, "EVERY_S", 0.0)
+                patch.setattr(pictures, "LAST_AFTER_S", 0.0)
+            else:
+                patch.setattr(probes.Probes, "after", lambda *given: None)
+                patch.setattr(pictures.Pictures, "draw", lambda *given, **options: {})
+            with begun(tmp_path / str(watched), settings(algo=algo)) as (session, record, folder):
+                assert (drive if algo == "icebox" else drive_stock)(session, record, When())
+        lasts.append(what_lasts(folder))
+        assert ("play/greedy_episode" in on_dashboard(folder)) == watched
+        assert ("net/srank" in on_dashboard(folder)) == (watched and algo == "icebox")
+    clocked = re.compile(r"/agent/episodes/\d+/2")  # when an episode of stable-baselines3's monitor ended, in seconds
+    assert [path for path in differences(*lasts) if not clocked.fullmatch(path)] == []
+
+
+def test_the_overestimation_is_that_of_the_evaluation(tmp_path: Path) -> None:
+    """With every evaluation comes what its start promised and what came, but not with Munchausen's bonus."""
+    for name, shown in (("plain", True), ("munchausen", False)):
+        chosen = settings(learner={"munchausen": 0.0 if shown else 0.9})
+        with begun(tmp_path / name, chosen) as (session, record, folder):
+            drive(session, record, When())
+        assert ("q/overestimation" in on_dashboard(folder)) == shown
+
+
+def test_in_real_time_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the wall clock there are no looks at the network, which would take longer than the game waits."""
+
+    def refuse(*given: Any) -> None:
+        raise AssertionError("looked")
+
+    monkeypatch.setattr(probes.Probes, "after", refuse)
+    realtime = {"game": {"num_games": 1, "realtime": 500}, "evaluation": {"interval_steps": 0}}
+    with begun(tmp_path, settings(steps=200, **realtime)) as (session, record, folder):
+        assert drive(session, record, When())
+    assert "time/share_telemetry" in on_dashboard(folder)

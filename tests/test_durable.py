@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from faults.crash_states import RecordingOs, WeakDisk
 from faults.failing_os import FailingOs
 
 from agent import durable
-from agent.durable import make_directory, write_atomic, write_new
+from agent.durable import LEFT_S, make_directory, remove_leftovers, write_atomic, write_new
 
 
 def test_a_new_file_and_its_record(tmp_path: Path) -> None:
@@ -98,3 +99,15 @@ def test_a_directory_and_its_parents_last(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError):
         make_directory(tmp_path / "file")
+
+
+def test_what_a_crash_left_goes_after_a_day(tmp_path: Path) -> None:
+    """Only hidden temporary files go, and only those that nobody has written to for a day; no folder is no error."""
+    names = {".old.tmp": True, ".new.tmp": False, "old.tmp": True, ".old": True}
+    for name, is_old in names.items():
+        (tmp_path / name).write_bytes(b"x")
+        if is_old:
+            os.utime(tmp_path / name, (time.time() - LEFT_S - 60,) * 2)
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "none")
+    assert {path.name for path in tmp_path.iterdir()} == set(names) - {".old.tmp"}

@@ -14,10 +14,8 @@ import torch
 from agent import checkpoint
 from agent.cli import drive, evaluate
 from agent.cli.main import main
-from agent.config import Settings
 from agent.telemetry.run_folder import RunFolder
 from agent.telemetry.statistics import iqm
-from envs.spec import GameSpec
 from envs.step import Episode
 
 MEANS = {200: 5.0, 400: 9.0, 600: 3.0}
@@ -143,24 +141,6 @@ def test_a_run_from_a_gpu_is_judged_without_one(
     settings = trained[0].settings().model_copy(update={"device": "cuda"})
     monkeypatch.setattr(RunFolder, "settings", lambda self: settings)
     assert judged(trained[0], capsys, "--episodes", "2")["episodes"] == 2
-
-
-def test_the_protocol_says_how_it_was_played() -> None:
-    """What makes scores comparable is named: sticky actions, frames, actions, limits, and exploration."""
-
-    def said(name: str, **tree: Any) -> str:
-        spec = GameSpec(name, (4, 84, 84), "uint8", 4, 6, tuple("abcdef"), 4, 15.0, None, True, None)
-        return evaluate.protocol(spec, Settings.model_validate(tree))
-
-    atari = said("atari/pong", game={"atari": {"sticky_actions": 0.15, "frame_skip": 3, "max_frames": 5_000}})
-    for part in ("sticky actions 0.15", "frame skip 3", "no-ops", "no fire at reset", "5,000 frames", "greedy"):
-        assert part in atari
-    assert "fire at reset" in said("atari/pong", game={"atari": {"fire_reset": True, "full_action_space": True}})
-    assert "all 18 actions" in said("atari/pong", game={"atari": {"full_action_space": True}})
-    minatar = said("minatar/breakout", evaluation={"epsilon": 0.05}, game={"minatar": {"ramping": False}})
-    for part in ("sticky actions 0.1", "no ramping", "six actions", "27,000 steps", "epsilon 0.05"):
-        assert part in minatar
-    assert "sticky" not in said("cartpole")
 
 
 @pytest.mark.parametrize(

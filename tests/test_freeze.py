@@ -182,10 +182,12 @@ def test_what_is_no_artefact_is_never_replaced(folder: RunFolder, tmp_path: Path
 
 
 def test_a_live_network_is_left_as_it_is(folder: RunFolder, tmp_path: Path) -> None:
-    """Freezing reads a run: not a byte of it changes."""
+    """Freezing reads a run: not a byte of it changes. What it adds is the artefact's place on the dashboard."""
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
-    frozen(folder, tmp_path / "out", "--precision", "float32")
-    assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    frozen(folder, tmp_path / "in the dashboard", "--precision", "float32")
+    after = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert before == {path: after.pop(path) for path in before}
+    assert {path.parent for path in after} == {folder.path / "board" / "in the dashboard"}
 
 
 def test_the_states_are_those_of_the_live_policy(folder: RunFolder, tmp_path: Path) -> None:

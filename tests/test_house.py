@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ RANKS = {
     "agent.actor": 3,
     "agent.learner": 3,
     "agent.slices": 3.5,  # takes a learner's updates apart
+    "agent.probes": 3.5,  # looks at a learner and its replay
     "agent.evaluation": 3,
     "agent.loop": 4,
     "agent.realtime": 4.5,  # the loop's clock and what it asks for
@@ -204,7 +206,7 @@ def test_what_is_imported_is_declared() -> None:
     """Every third-party package that agent/ or envs/ imports is named in pyproject.toml, the games' extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    lines = [*project["dependencies"], *extras["atari"], *extras["minatar"]]
+    lines = [*project["dependencies"], *extras["atari"], *extras["minatar"], *extras["minari"]]
     declared = {normal(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines}
     providers = packages_distributions()
     wrong = []
@@ -349,6 +351,7 @@ def test_importing_has_no_side_effect(tmp_path: Path) -> None:
     ours = [module.name for module in modules()]
     libraries = {name for module in modules() for name, _ in imports(module)}
     libraries = {name for name in libraries if name.split(".")[0] not in ("agent", "envs", *sys.stdlib_module_names)}
+    libraries = {name for name in libraries if find_spec(name.split(".")[0])}  # minari is for those who ask for it
     done = subprocess.run(
         [sys.executable, "-B", "-c", IMPORT_ALL, " ".join(sorted(libraries)), " ".join(ours)],
         cwd=tmp_path,

@@ -280,6 +280,7 @@ def test_metrics_are_of_the_last_update_of_a_call() -> None:
         "train/loss": pytest.approx(result.loss.item()),
         "train/td_error_abs": pytest.approx(result.td_error.abs().mean().item()),
         "train/grad_norm": pytest.approx(torch.cat([g.flatten() for g in gradients]).norm().item(), rel=1e-5),
+        "train/grad_clip_fraction": 1.0,
         "q/mean": pytest.approx(result.q_tm1.mean().item(), rel=1e-5),
         "q/max": pytest.approx(result.q_tm1.max().item()),
     }

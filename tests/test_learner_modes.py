@@ -118,6 +118,16 @@ def test_compiled_updates_by_priority(
     assert eager.replay.statistics()["replay/priority_max"] != 1.0, "priorities have moved"
 
 
+def test_a_resumed_learner_that_has_not_settled_yet_still_knows_how_it_ran(session: Callable[..., Session]) -> None:
+    """Stopped before its first update, it gives out the form that it was told, not that there is none."""
+    learner = session("compiled").learner
+    state = learner.state_dict()
+    assert state["execution"] is None
+    for before in ("compiled", "eager", None):
+        learner.load_state_dict(state | {"execution": before})
+        assert learner.state_dict()["execution"] == before
+
+
 @pytest.mark.slow
 def test_the_actor_plays_the_same_compiled(session: Callable[..., Session]) -> None:
     """A compiled actor chooses what the eager one chooses, after the weights have moved in place too."""

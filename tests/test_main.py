@@ -38,12 +38,25 @@ def verb(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
 def test_overview(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a verb there is a friendly overview: every verb in one line, three examples, code 0."""
+    """Without a verb there is a friendly overview: every verb in one line, four examples, code 0."""
     assert cli.main(argv) == 0
     out = capsys.readouterr().out
     for name in cli.VERBS:
-        assert sum(line.startswith(f"  icebox {name}") for line in out.split("Examples:")[0].splitlines()) == 1
-    assert len(out.split("Examples:\n")[1].splitlines()) == 3
+        assert sum(line.startswith(f"  icebox {name} ") for line in out.split("Examples:")[0].splitlines()) == 1
+    assert len(out.split("Examples:\n")[1].splitlines()) == 4
+
+
+def test_torch_is_told_how_long_its_threads_wait(verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a verb imports torch OpenMP's waiting is bounded, unless the user has said otherwise."""
+    found = []
+    verb(lambda arguments: found.append(os.environ.get("GOMP_SPINCOUNT")) or 0)
+    for said, expected in ((None, cli.SPIN_COUNT), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        if said is not None:
+            monkeypatch.setenv("GOMP_SPINCOUNT", said)
+        assert cli.main(["train", "cartpole"]) == 0
+        assert found.pop() == expected
+    monkeypatch.delenv("GOMP_SPINCOUNT")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,11 +71,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "icebox: unknown verb 'trian'. Did you mean 'train'?\n"),
         (
             ["qqq"],
-            "icebox: unknown verb 'qqq'. The verbs are train, resume, eval, freeze, verify, play, demo, runs, games, board, doctor.\n",
+            "icebox: unknown verb 'qqq'. The verbs are train, resume, eval, freeze, verify, play, record, played, report, demo, runs, games, board, doctor.\n",
         ),
         (
             ["--steps"],
-            "icebox: unknown flag '--steps'. The verbs are train, resume, eval, freeze, verify, play, demo, runs, games, board, doctor.\n",
+            "icebox: unknown flag '--steps'. The verbs are train, resume, eval, freeze, verify, play, record, played, report, demo, runs, games, board, doctor.\n",
         ),
         (["runs", "--jsn"], "icebox: unknown flag --jsn. Did you mean --json? 'icebox runs --help' lists all flags.\n"),
         (["runs", "--runs-dir"], "icebox: --runs-dir needs a value. 'icebox runs --help' lists all flags.\n"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from agent.telemetry.monitor import Monitor
+from agent.telemetry.monitor import Monitor, read
 
 
 class Ended(NamedTuple):
@@ -141,3 +141,26 @@ def test_a_shortened_file_is_an_error_and_a_missing_one_is_begun_anew(tmp_path: 
     anew.record(_episodes(1))
     anew.close()
     assert len(path.read_text().splitlines()) == 3 and anew.episodes == 6
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    """A log gives back its game, scores, lengths and times; rows that are damaged are passed over."""
+    clock, path = Clock(), tmp_path / "monitor.csv"
+    log = Monitor(path, "cartpole", clock=clock)
+    for score in (1.5, -2.0):
+        clock.now += 10.0
+        log.record([Ended(0, score, 100)])
+    log.close()
+    path.write_text(path.read_text() + "nan,5,1\n1,2\n#[1]\n3.0,-5,1\n3.0,10")
+    played = read(path)
+    assert played.game == "cartpole" and played.scores.tolist() == [1.5, -2.0]
+    assert played.lengths.tolist() == [100.0, 100.0] and played.seconds.tolist() == [10.0, 20.0]
+
+
+def test_when_steps_were_played_follows_from_the_episodes(tmp_path: Path) -> None:
+    """Between the ends of episodes it is interpolated, after the last it goes on as fast as before; else not known."""
+    path = tmp_path / "monitor.csv"
+    path.write_text("r,l,t\n1,100,10\n1,300,20\n")
+    assert read(path).seconds_at(np.array([0, 50, 100, 250, 400, 800])).tolist() == [0.0, 5.0, 10.0, 15.0, 20.0, 40.0]
+    path.write_text("r,l,t\n")
+    assert np.isnan(read(path).seconds_at(np.array([5]))).all()

@@ -58,12 +58,12 @@ def _logged(path: Path) -> list[str]:
 
 
 def test_missed_deadlines_are_shown_where_there_are_deadlines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In real time the line says how many deadlines were missed, none included; otherwise it says nothing of them."""
+    """In real time the line says how many of the deadlines were missed, if only none; else it says nothing of them."""
     monkeypatch.setenv("COLUMNS", "200")
     terminal = Terminal()
     progress = Progress("cartpole", 100, tmp_path / "train.log", stream=terminal, clock=Clock())
-    progress.update(50, {"realtime/missed": 0.0, "rollout/ep_rew_mean": 9.0})
-    assert terminal.screen() == ["cartpole  50/100  50%  missed 0  return 9.0"]
+    progress.update(50, {"realtime/missed": 0.0, "realtime/deadlines": 1050.0, "rollout/ep_rew_mean": 9.0})
+    assert terminal.screen() == ["cartpole  50/100  50%  missed 0 of 1,050  return 9.0"]
 
 
 def test_live_line_shows_everything_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,3 +189,12 @@ def test_a_broken_stream_does_not_end_the_run(tmp_path: Path) -> None:
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     """Minutes and seconds, hours when there are some, days when there are some."""
     assert _duration(seconds) == text
+
+
+def test_the_newest_sentences_are_kept_with_their_time(tmp_path: Path) -> None:
+    """Who looks at the run is told the last twenty."""
+    progress = Progress("g", 10, tmp_path / "train.log", stream=io.StringIO(), clock=Clock())
+    for number in range(30):
+        progress.say(f"sentence {number}")
+    assert [text for _, text in progress.said] == [f"sentence {number}" for number in range(10, 30)]
+    assert all(at > 1.7e9 for at, _ in progress.said)

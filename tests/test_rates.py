@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.telemetry.rates import LATENCIES, Rates
+from agent.telemetry.rates import COUNTED, LATENCIES, Rates
 from agent.telemetry.tags import TAGS
 from agent.types import Tick
 
@@ -30,18 +30,20 @@ def test_rates_and_shares_of_an_interval() -> None:
     for i in range(10):
         rates.add(_tick(1000 + 8 * (i + 1), 500 + 2 * (i + 1), 0.02, 0.04, 0.03, 0.005))
     clock.now += 2.0
-    first = rates.take()
+    first = rates.take(telemetry_s=0.1)
     assert first["time/steps_per_s"] == first["time/fps"] == pytest.approx(40.0)
     assert first["time/updates_per_s"] == pytest.approx(10.0)
     assert first["rollout/policy_lag"] == pytest.approx(2.0)
-    shares = [first[f"time/share_{phase}"] for phase in ("acting", "simulating", "learning", "storing", "other")]
-    assert shares == pytest.approx([0.1, 0.15, 0.2, 0.025, 0.525])
+    phases = ("acting", "simulating", "learning", "storing", "telemetry", "other")
+    shares = [first[f"time/share_{phase}"] for phase in phases]
+    assert shares == pytest.approx([0.1, 0.15, 0.2, 0.025, 0.05, 0.475])
     assert first["time/act_latency_p50"] == pytest.approx(20.0)
     assert 0.01 < first["machine/host_memory_gib"] < 1000
 
     rates.add(_tick(1088, 522, 0.5))
     clock.now += 1.0
-    second = rates.take()
+    second = rates.take(telemetry_s=0.4)
+    assert second["time/share_telemetry"] == pytest.approx(0.3)
     assert second["time/steps_per_s"] == pytest.approx(8.0)
     assert second["time/fps"] == pytest.approx(88 / 3)
     assert second["time/act_latency_p99"] == pytest.approx(500.0)
@@ -58,6 +60,28 @@ def test_shares_never_exceed_one() -> None:
     taken = rates.take()
     assert sum(value for tag, value in taken.items() if "share" in tag) == pytest.approx(1.0)
     assert taken["time/share_other"] == 0.0
+
+
+def test_the_shares_of_the_actions_and_their_entropy() -> None:
+    """Of every action the share since the last time, over all games, and how evenly they are spread; not of a few."""
+    clock = Clock()
+    rates = Rates(0, 0, ["left", "wait", "right"], clock=clock)
+
+    def taken(actions: list[list[int]]) -> dict[str, float]:
+        for each in actions:
+            rates.add(_tick(1, 0)._replace(action=np.array(each)))
+        clock.now += 1.0
+        return {tag: value for tag, value in rates.take().items() if "action" in tag}
+
+    assert taken([[0, 0, 2, 2], [2, 0, 2, 2]] * 124) == {}  # of 992 actions
+    entropy = -(3 / 8 * np.log(3 / 8) + 5 / 8 * np.log(5 / 8)) / np.log(3)
+    assert taken([[0, 0, 2, 2], [2, 0, 2, 2]]) == {
+        "rollout/action_share/0-left": 3 / 8,
+        "rollout/action_share/1-wait": 0.0,
+        "rollout/action_share/2-right": 5 / 8,
+        "rollout/action_entropy": pytest.approx(entropy),
+    }
+    assert taken([[0, 1, 2]] * COUNTED)["rollout/action_entropy"] == pytest.approx(1.0)
 
 
 def test_percentiles_equal_numpys_over_the_newest() -> None:

@@ -198,3 +198,25 @@ def test_no_checkpoint_is_said_with_a_remedy(kept: Kept) -> None:
     """A run without an intact checkpoint names the command that starts a new one."""
     with pytest.raises(FileNotFoundError, match="Start a new run with: icebox train cartpole"):
         load_checkpoint(kept.folder)
+
+
+def test_seconds_of_training_leave_evaluations_and_pauses_out(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written beside an evaluation are the seconds that the run has trained, across a resume."""
+    record, now = kept.record, kept.record._begun
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    now += 10.0
+    with record.judging():
+        now += 100.0
+    now += 7.0
+    record.leave_out(5.0)
+    kept.evaluate(100, 5.0)
+    assert record.seconds == pytest.approx(12.0)
+    record.checkpoint(150, dict)
+    record.close()
+    tree, _ = load_checkpoint(kept.folder)
+    again = Record(kept.folder, "cartpole", kept.settings, ["test"], quiet=True, resumed=tree)
+    now += 3.0
+    assert again.seconds == pytest.approx(15.0)
+    again.close()
+    with np.load(kept.folder.evaluations) as arrays:
+        assert arrays["seconds"].tolist() == pytest.approx([12.0])

@@ -295,9 +295,10 @@ def test_statistics() -> None:
     index = replay.tree.leaves.nonzero()[:, 0]
     replay.update_priorities(index, torch.arange(len(index)).float())
     batch = replay.sample(32, 0.4)
-    age = 56 - batch.s_tm1.view(32, -1)[:, 5].double().mean().item()  # a frame says when it was seen
+    ages = 56 - batch.s_tm1.view(32, -1)[:, 5].double().numpy()  # a frame says when it was seen
     found = {name: value.item() for name, value in replay.statistics().items()}
-    assert found["replay/age_mean"] == pytest.approx(4 * age)
+    assert found["replay/age_mean"] == pytest.approx(4 * ages.mean())
+    assert found["replay/age_p95"] == pytest.approx(4 * np.quantile(ages, 0.95))
     assert found["replay/priority_mean"] == pytest.approx(np.sqrt(np.arange(40)).mean(), rel=1e-3)
     assert found["replay/priority_max"] == pytest.approx(np.sqrt(39), rel=1e-3)
 

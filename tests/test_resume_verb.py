@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import short_runs
@@ -12,6 +14,7 @@ from agent import checkpoint
 from agent.cli import drive
 from agent.cli.main import main
 from agent.cli.record import load_checkpoint
+from agent.learner import Learner
 from agent.telemetry.run_folder import RunFolder
 
 QUICK = ("--quiet", "--steps", "300", "--evaluation.interval-steps", "0", "--checkpoint.interval-steps", "100")
@@ -76,6 +79,22 @@ def test_a_stopped_run_keeps_the_end_it_was_last_told(
     assert main(["resume", str(folder.path)]) == 0
     assert f"resumed at {stopped['steps']} of 500 steps\n" in capsys.readouterr().err
     assert 500 <= folder.meta()["steps"] < 504
+
+
+def test_what_is_compiled_before_the_first_step_is_said(
+    folder: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is resumed compiled tells why nothing moves, before its log is open; not with --quiet."""
+    load = Learner.load_state_dict
+
+    def as_if_compiled(learner: Learner, state: Mapping[str, Any]) -> None:
+        load(learner, state | {"execution": "compiled"})
+
+    monkeypatch.setattr(Learner, "load_state_dict", as_if_compiled)
+    monkeypatch.setattr(Learner, "settle", lambda learner, steps: learner.say("compiling the update"))
+    for steps, quiet, said in ((400, [], 1), (500, ["--quiet"], 0)):
+        assert main(["resume", str(folder.path), "--steps", str(steps), *quiet]) == 0
+        assert capsys.readouterr().err.split("resumed at")[0].count("compiling the update\n") == said
 
 
 def test_a_damaged_checkpoint_is_said_and_passed_over(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

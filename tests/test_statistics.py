@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from agent.telemetry.statistics import bootstrap_ci, iqm, stratified_bootstrap_ci
+from agent.telemetry.statistics import (
+    bootstrap_ci,
+    improvement,
+    improvement_ci,
+    iqm,
+    iqm_curve,
+    performance_profile,
+    stratified_bootstrap_ci,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -80,3 +88,37 @@ def test_stratified_bootstrap_wants_a_table() -> None:
     """A list is an error that says so."""
     with pytest.raises(ValueError, match="table"):
         stratified_bootstrap_ci(np.ones(3))
+
+
+def test_a_curve_is_iqm_and_interval_of_every_point() -> None:
+    """All points at once give exactly what one after the other gives."""
+    values = np.random.default_rng(2).normal(size=(9, 6))
+    middle, low, high = iqm_curve(values, resamples=300, seed=4)
+    assert middle == pytest.approx([iqm(column) for column in values.T])
+    expected = [bootstrap_ci(column, iqm, resamples=300, seed=4) for column in values.T]
+    assert np.stack([low, high], axis=1) == pytest.approx(np.array(expected))
+
+
+# A second table, with three seeds, and what the same rliable says of both: probability_of_improvement with 20,000
+# resamples, and create_performance_profile at these levels.
+OTHER = [[0.5, 0.869, 1.1, 1.2], [0.6, 0.9, 1.403, 1.9], [0.3, 0.2, 0.7, 1.0]]
+RLIABLE_IMPROVEMENT, RLIABLE_IMPROVEMENT_CI95 = 0.65, (0.425, 0.85)
+LEVELS = np.array([0.0, 0.4, 0.8, 1.2, 1.6, 2.0])
+RLIABLE_PROFILE = [1.0, 0.85, 0.7, 0.5, 0.25, 0.0]
+RLIABLE_PROFILE_CI95 = [[1.0, 0.7, 0.5, 0.35, 0.15, 0.0], [1.0, 1.0, 0.85, 0.65, 0.35, 0.0]]
+
+
+def test_probability_of_improvement_equals_rliable() -> None:
+    """Value and interval are rliable's; ties, of which the tables hold one, count half."""
+    ours, theirs = list(np.transpose(TABLE)), list(np.transpose(OTHER))
+    assert improvement(ours, theirs) == pytest.approx(RLIABLE_IMPROVEMENT, abs=1e-12)
+    assert improvement(theirs, ours) == pytest.approx(1 - RLIABLE_IMPROVEMENT, abs=1e-12)
+    assert improvement_ci(ours, theirs, resamples=5_000) == pytest.approx(RLIABLE_IMPROVEMENT_CI95, abs=0.02)
+
+
+def test_performance_profile_equals_rliable() -> None:
+    """Shares and intervals are rliable's; a score that only reaches a level is not above it."""
+    share, low, high = performance_profile(list(np.transpose(TABLE)), LEVELS, resamples=5_000)
+    assert share == pytest.approx(RLIABLE_PROFILE, abs=1e-12)
+    assert np.stack([low, high]) == pytest.approx(np.array(RLIABLE_PROFILE_CI95), abs=0.051)  # one run of twenty
+    assert performance_profile([np.array([1.0])], np.array([1.0]))[0].tolist() == [0.0]

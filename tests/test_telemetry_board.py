@@ -6,11 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agent.config import Settings
-from agent.telemetry.board import KEY_SETTINGS, Board, flat
-from agent.telemetry.tags import TAGS
+from agent.telemetry.board import KEY_SETTINGS, Board, flat, key_settings
+from agent.telemetry.images import frame, gif, png
+from agent.telemetry.tags import TAGS, action_tags
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 plugin_event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_accumulator")
@@ -61,12 +63,41 @@ def test_layout_grows_with_what_is_written(tmp_path: Path) -> None:
     board.write(2, {"train/loss": 1.0})
     state = board.state_dict()
     board.close()
-    assert _layout(tmp_path) == {"Value health": ["Loss"], "Speed and machine": ["Steps per second"]}
+    speed = ["Steps per second (steps/s)"]
+    assert _layout(tmp_path) == {"Value health": ["Loss"], "Speed and machine": speed}
     resumed = Board(tmp_path, resumed_at=2)
     resumed.load_state_dict(state)
     resumed.write(3, {"q/max": 1.0})
     resumed.close()
-    assert _layout(tmp_path) == {"Value health": ["Q-values", "Loss"], "Speed and machine": ["Steps per second"]}
+    values = ["Q-values (discounted reward)", "Loss"]
+    assert _layout(tmp_path) == {"Value health": values, "Speed and machine": speed}
+
+
+def test_the_shares_of_all_actions_are_one_chart(tmp_path: Path) -> None:
+    """Tags that are named after the game's actions can be written, and the layout has the chart that draws them."""
+    board = Board(tmp_path)
+    tags = action_tags(["NOOP", "fire left engine"])
+    board.write(1, dict.fromkeys(tags, 0.5))
+    state = board.state_dict()
+    board.close()
+    assert set(_read(tmp_path).Tags()["scalars"]) == set(tags)
+    assert _layout(tmp_path) == {"Acting": ["Actions (share)"]}
+    assert state == {"written": ["rollout/action_share"]}
+
+
+def test_pictures_are_read_back(tmp_path: Path) -> None:
+    """An animation and a still are in the Images tab byte for byte; a picture without an explanation is refused."""
+    board = Board(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    moving, still = gif([frame(each) for each in pictures], 10), png(pictures[0])
+    board.show(7, {"play/greedy_episode": moving, "play/saliency": still})
+    with pytest.raises(ValueError, match="'play/other' is not a picture"):
+        board.show(8, {"play/other": still})
+    board.close()
+    for tag, picture in (("play/greedy_episode", moving), ("play/saliency", still)):
+        (found,) = _read(tmp_path).Images(tag)
+        assert (found.step, found.encoded_image_string) == (7, picture.data)
+        assert (found.height, found.width) == (picture.height, picture.width)
 
 
 def test_resume_withdraws_the_points_after_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +129,12 @@ def test_text_holds_settings_command_and_versions(tmp_path: Path) -> None:
     assert "`time/act_latency_p99` | ms |" in texts["4 what the charts show/text_summary"]
 
 
-def test_hparams_row_has_key_settings_and_score(tmp_path: Path) -> None:
+def test_hparams_row_has_key_settings_and_score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run is one row in HParams, in its own folder and not in a run beside it."""
     board = Board(tmp_path)
     board.write(100, {"train/loss": 1.0})
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2)  # event files are read in the order of their names' seconds
     board.finish(Settings(), 100, 231.5)
     board.close()
     reader = _read(tmp_path)
@@ -109,6 +142,20 @@ def test_hparams_row_has_key_settings_and_score(tmp_path: Path) -> None:
     assert reader.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     assert set(KEY_SETTINGS) <= set(flat(Settings()))
+
+
+def test_the_row_of_another_algorithm_has_what_it_heeds() -> None:
+    """PPO's row shows PPO's batch size and none of our learner's; lists and tables have no place in a row."""
+    own = {"batch_size": 64, "learning_rate": 3e-4, "policy_kwargs": {"net_arch": [8]}}
+    assert key_settings(Settings(algo="ppo", sb3={"ppo": own, "a2c": {"n_steps": 5}}, seed=3)) == {
+        "algo": "ppo",
+        "seed": 3,
+        "steps": 100_000,
+        "game.num_games": 8,
+        "ppo.batch_size": 64,
+        "ppo.learning_rate": 3e-4,
+    }
+    assert set(key_settings(Settings())) == set(KEY_SETTINGS)
 
 
 def test_a_full_disk_costs_the_dashboard_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

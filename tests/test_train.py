@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import short_runs
+from taught import play_cartpole
 
 from agent import checkpoint
 from agent.cli import train
@@ -21,6 +22,7 @@ from agent.cli.main import main
 from agent.cli.session import Session
 from agent.cli.settings import load_settings
 from agent.config import Settings
+from agent.replay import demonstrations
 from agent.telemetry import run_folder
 from agent.telemetry.run_folder import RunFolder
 
@@ -131,6 +133,37 @@ def test_an_agent_that_cannot_play_the_game_leaves_no_folder(
     assert main(["train", "cartpole", "--algo", "sac", "--runs-dir", str(tmp_path / "runs")]) == 2
     err = capsys.readouterr().err
     assert err.startswith("icebox: sac chooses continuous actions") and err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_demonstrations_are_in_replay_and_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a person played is in the replay of the last checkpoint and in that of the resumed run; it is no step."""
+    play_cartpole(tmp_path / "played", 5)
+    played = demonstrations.read(tmp_path / "played")
+    taught, runs = sum(each.facts["length"] for each in played), tmp_path / "runs"
+    flags = ["--replay.capacity", "4000", "--demonstrations", str(tmp_path / "played")]
+    code, folder = short_runs.train(runs, "cartpole", *flags)
+    assert code == 0 and 600 <= folder.meta()["steps"] < 604  # as without them
+    assert f"replay starts with {taught:,} steps of 5 demonstrations" in capsys.readouterr().err
+    assert folder.meta()["demonstrations"]["path"] == str(tmp_path / "played")
+    assert main(["resume", "latest", "--steps", "800", "--runs-dir", str(runs), "--quiet"]) == 0
+    for number in checkpoint.numbers(folder.checkpoints):
+        film = checkpoint.load(folder.checkpoints / f"checkpoint-{number:08d}")["agent"]["replay"]["film"]
+        seen = {tuple(frame) for frame in film["frames"].tolist()}
+        assert all(tuple(frame) in seen for each in played for frame in each.load().observation.tolist())
+        assert film["cursor"].sum() >= taught + 600
+
+
+def test_demonstrations_that_do_not_fit_leave_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another game, another agent, no file: a sentence, exit code 2 and no run folder."""
+    play_cartpole(tmp_path / "played", 1)
+    runs, given = str(tmp_path / "runs"), ["--demonstrations", str(tmp_path / "played")]
+    assert main(["train", "acrobot", "--runs-dir", runs, *given]) == 2
+    assert 'its game is "cartpole", this run\'s is "acrobot"' in capsys.readouterr().err
+    assert main(["train", "cartpole", "--algo", "ppo", "--runs-dir", runs, *given]) == 2
+    assert "--demonstrations: only for our own agent" in capsys.readouterr().err
+    assert main(["train", "cartpole", "--runs-dir", runs, "--demonstrations", str(tmp_path / "none")]) == 2
+    assert "none does not exist" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -35,7 +35,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(freeze, "STATES", 400)
         patch.setattr("agent.freeze.gate.TURNS", 50)
         patch.setattr(freeze.freeze_report, "measure", lambda source, folder, states, targets: {
-            "latency": {"frozen, c": {"p50_us": 1.0, "p99_us": 1.0}}, "runtime": "c", "energy_uj_per_decision": None,
+            "latency": {name: {"p50_us": 1.0, "p99_us": 1.0} for name in ("frozen, c", "live, torch")}, "runtime": "c",
+            "energy_uj_per_decision": None,
         })  # fmt: skip
         flags = ("--precision", "int8", "--episodes", "8", "--most-episodes", "8", "--margin", "9")
         assert main(["freeze", str(folder.path), "--out", str(root / "out"), *flags]) == 0

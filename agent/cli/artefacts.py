@@ -1,19 +1,22 @@
-"""What the verbs do with an artefact: emit its files, and put together the games that its policy plays."""
+"""What the verbs do with an artefact: emit its files, play it, and put together the games that its policy plays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from agent.cli.session import make_games
 from agent.cli.settings import load_settings
+from agent.cli.words import complain
 from agent.config import GameSettings, Settings
+from agent.freeze import artefact
 from agent.freeze.artefact import Artefact
 from agent.freeze.card import Card
 from agent.freeze.emit.c import Memories, emit_c, memory
 from agent.freeze.emit.to_onnx import emit_onnx
 from agent.freeze.frozen_policy import FrozenPolicy
-from agent.freeze.player import Golden
+from agent.freeze.player import Golden, Player, Refused
 from agent.types import VectorEnv
 
 REFUSED = 3  # exit code of freeze and verify: a policy that must not be used
@@ -37,6 +40,26 @@ def trusted_files(made: Artefact) -> Mapping[str, bytes]:
     card = made.card
     policy = FrozenPolicy(made.graph, made.integer)
     return emit(policy, targets, made.golden, stack=card.observation.stack, title=str(card.source["name"]))
+
+
+def trusted_player(folder: Path, runtime: str, *, allow_refused: bool) -> Player:
+    """Return a player of an artefact that compiles its C only when that follows from the artefact's layers.
+
+    An artefact may come from anywhere, and its C is a program; the layers are numbers. ValueError when C was asked for.
+    """
+    made = artefact.read(folder)
+    if runtime != "onnx" and "policy.c" in made.emitted:
+        wanted = trusted_files(made)
+        if any(wanted[name] != made.emitted[name] for name in ("policy.c", "policy.h")):
+            said = "policy.c is not what the policy's layers give, so it is not compiled and run here."
+            if runtime == "c":
+                raise ValueError(f"{said} Take --runtime onnx.")
+            complain(said)
+            runtime = "onnx"
+    try:
+        return Player(folder, runtime, allow_refused=allow_refused)
+    except Refused as refused:
+        raise Refused(refused.reason, "--allow-refused") from None
 
 
 def memory_of(policy: FrozenPolicy, targets: list[str], stack: int) -> Memories | None:

@@ -16,10 +16,11 @@ from agent.cli.session import Act, Judge, evaluating, family_settings, pick_devi
 from agent.cli.tables import print_json
 from agent.cli.train import shown_path
 from agent.config import Settings
+from agent.telemetry.protocol import protocol
 from agent.telemetry.run_folder import RunFolder, find
 from agent.telemetry.statistics import bootstrap_ci, iqm
 from agent.types import Episode
-from envs.make import GameSpec, spec
+from envs.make import spec
 
 SEED = 1_000_003  # far from the seeds people train with; every owner of randomness is derived from it by a hash
 
@@ -99,7 +100,7 @@ def judge(folder: RunFolder, episodes: int, seed: int, weights: str = "best") ->
         "steps": steps,
         "weights": described,
         "seed": seed,
-        "protocol": protocol(spec(folder.game, **family_settings(settings)), settings),
+        "protocol": protocol(folder.game, settings),
     }
 
 
@@ -116,32 +117,3 @@ def _policy(
         return evaluating(network, settings, seen.num_actions, seed, device), steps, described, lambda: None
     session = kept_session(folder, settings, kept)
     return session.act(seed), steps, described, session.close
-
-
-def protocol(seen: GameSpec, settings: Settings) -> str:
-    """Return in one line how episodes are played when an agent is judged."""
-    parts = ["raw scores of whole episodes", "separate games and unseen seeds"]
-    parts.append("the same number of episodes from every game")
-    if settings.algo == "icebox":
-        parts.append("greedy" if settings.evaluation.epsilon == 0 else f"epsilon {settings.evaluation.epsilon:g}")
-    else:
-        parts.append("deterministic actions")
-    if seen.name.startswith("atari/"):
-        atari = settings.game.atari
-        parts += [
-            f"sticky actions {atari.sticky_actions:g}",
-            f"frame skip {atari.frame_skip}",
-            f"up to {atari.noop_max} no-ops at the start" if atari.noop_max else "no no-ops at the start",
-            "fire at reset" if atari.fire_reset else "no fire at reset",
-            "all 18 actions" if atari.full_action_space else "minimal actions",
-            f"at most {atari.max_frames:,} frames",
-        ]
-    if seen.name.startswith("minatar/"):
-        minatar = settings.game.minatar
-        parts += [
-            f"sticky actions {minatar.sticky_actions:g}",
-            "difficulty ramping" if minatar.ramping else "no ramping",
-            "minimal actions" if minatar.minimal_actions else "six actions",
-            f"at most {minatar.max_steps:,} steps",
-        ]
-    return ", ".join(parts)

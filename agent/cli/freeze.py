@@ -31,6 +31,7 @@ from agent.freeze.player import TOLERANCE, Golden, Player
 from agent.freeze.prune import require_prunable
 from agent.freeze.search import FLOAT32, Bits, Trial, Wanted, fewer_bits, smaller
 from agent.seeding import numpy_generator, seed_for
+from agent.telemetry.run_folder import RunFolder, find
 
 GOLDEN = 100  # states whose outputs travel with the artefact
 STATES = 10_000  # to calibrate on, and as many others to compare choices on
@@ -90,6 +91,9 @@ def run(arguments: Arguments) -> int:
     for note in source.notes:
         complain(note)
     folder, card, measured = freeze(source, arguments)
+    if Path(arguments.source).suffix != ".zip":
+        trained = RunFolder.open(find(arguments.runs_dir, arguments.source))
+        freeze_report.to_dashboard(trained, folder.name, card, measured, trained.meta()["steps"])
     print(freeze_report.table(card, measured, folder))
     if arguments.json:
         print_json({"artefact": str(folder), "card": card.model_dump(mode="json"), "measured": measured})

@@ -17,7 +17,7 @@ from agent.cli.artefacts import game_facts
 from agent.cli.source import Source
 from agent.cli.tables import table as plain_table
 from agent.cli.train import shown_path
-from agent.cli.words import command
+from agent.cli.words import command, complain
 from agent.freeze.card import Card, Observation, Precision, Score
 from agent.freeze.emit.c import Memories
 from agent.freeze.frozen_policy import FrozenPolicy
@@ -27,7 +27,9 @@ from agent.freeze.latency import energy_per_decision, latencies, throughput
 from agent.freeze.player import Player
 from agent.freeze.search import Bits, Trial, weight_bytes
 from agent.sb3.predictor import Predictor
+from agent.telemetry.board import Board
 from agent.telemetry.provenance import host_facts, versions
+from agent.telemetry.run_folder import RunFolder
 
 BATCHES = (1, 4, 16, 64, 256)
 ALIKE = 0.9  # share of states in which a policy that plays as before makes the same choice
@@ -173,6 +175,35 @@ def measure(source: Source, folder: Path, states: np.ndarray, targets: Sequence[
         torch.set_num_threads(threads)
 
 
+def to_dashboard(run: RunFolder, name: str, card: Card, measured: Mapping[str, Any], steps: int) -> None:
+    """Show the artefact `name`, made when the run stood at `steps`, on the run's dashboard.
+
+    In a folder below the run's: beside the events of a run that still trains, TensorBoard would read no more of these.
+    """
+    frozen, live = measured["latency"][f"frozen, {measured['runtime']}"], measured["latency"]["live, torch"]
+    choices, scores = card.gate["choices"], card.gate["scores"]
+
+    def warn(sentence: str) -> None:
+        complain(f"The frozen policy is not on the run's dashboard. {sentence}")
+
+    board = Board(run.path / "board" / name, warn=warn)
+    board.write(
+        steps,
+        {
+            "frozen/weights_kib": card.sizes["weights"] / 1024,
+            "frozen/live_weights_kib": card.passes[0]["weight_bytes"] / 1024,
+            "frozen/latency_p50": frozen["p50_us"],
+            "frozen/latency_p99": frozen["p99_us"],
+            "frozen/live_latency_p50": live["p50_us"],
+            "frozen/agreement": choices["agree"],
+            "frozen/score": scores["frozen_mean"],
+            "frozen/live_score": scores["live_mean"],
+            "frozen/score_gap": scores["difference"],
+        },
+    )
+    board.close()
+
+
 def table(card: Card, measured: Mapping[str, Any], folder: Path) -> str:
     """Return the closing report: what was frozen, how small, how fast, and whether it still plays."""
     choices, scores = card.gate["choices"], card.gate["scores"]
@@ -220,7 +251,7 @@ def table(card: Card, measured: Mapping[str, Any], folder: Path) -> str:
         alike = "It plays as before."
         if choices["agree"] < ALIKE:
             alike = "It scores as well as before, though it plays otherwise."
-        verdict = f"{alike} The artefact lies in {where}; {command('play', where)} plays an episode with it."
+        verdict = f"{alike} The artefact lies in {where}; {command('play', where)} shows it at play."
     return f"{plain_table(('', 'frozen policy'), rows)}\n\n{verdict}"
 
 

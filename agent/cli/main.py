@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.cli.words import command
+
+
+# How often torch's threads look for each other before they sleep: microseconds, and not 3 ms or more. While one of them
+# does not run, because another program has its core, all others would burn theirs: updates took 4 times as long.
+SPIN_COUNT = "2000"
 
 
 class Verb(NamedTuple):
@@ -25,7 +31,10 @@ VERBS = {
     "eval": Verb("evaluate", "RUN", "play unseen games with a trained agent and report its score"),
     "freeze": Verb("freeze", "RUN|ZIP", "make a small, fast policy that only acts, and prove that it still plays"),
     "verify": Verb("verify", "ARTEFACT", "repeat that proof for a frozen policy"),
-    "play": Verb("play", "ARTEFACT", "play episodes with a frozen policy"),
+    "play": Verb("play", "RUN|ARTEFACT|ZIP|GAME", "watch and play in the browser, live while it trains"),
+    "record": Verb("record_games", "RUN|ARTEFACT|ZIP", "play games with a policy into animations and episode files"),
+    "played": Verb("played", "PATH", "list what you have played, for 'train --demonstrations PATH'"),
+    "report": Verb("report", "RUN...", "put runs side by side on one page, with figures and tables"),
     "demo": Verb("demo", "", "train, judge and freeze an agent on Lunar Lander, from nothing"),
     "runs": Verb("runs", "", "list the runs"),
     "games": Verb("games", "[FILTER]", "list the games"),
@@ -37,6 +46,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: sys.argv) and return its exit code; never raises for a user's mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # OpenMP reads it when torch is imported
     try:
         try:
             code = _dispatch(argv)
@@ -92,6 +102,7 @@ wrote. '{icebox} VERB --help' shows every flag.
 Examples:
   {icebox} train lunar-lander
   {icebox} train atari/pong --steps 20000 --learner.batch-size 64
+  {icebox} play latest
   {icebox} eval latest --episodes 100"""
 
 

@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from agent import checkpoint
+from agent.cli.pictures import Act, Pictures, Values
 from agent.cli.words import command as command_line
 from agent.cli.words import complain
 from agent.config import Settings
@@ -101,10 +102,14 @@ class Record:
                 getattr(self, part).load_state_dict(resumed[part])
         else:
             self.board.describe(settings, command, versions())
+        self.pictures = Pictures(game, settings, self.progress.say)
+        self.telemetry_s = 0.0  # that the dashboard has taken in this process
         # The step of the last evaluation.
         self.judged: int = max(resumed["evaluations"]["timesteps"], default=0) if resumed else 0
         self._begun = self._flushed = time.monotonic()
         self._steps_begun = steps
+        self._judging_s = 0.0  # that evaluations have taken in this process
+        self._trained_s = float(resumed.get("seconds", resumed["monitor"]["elapsed_s"])) if resumed else 0.0
 
     def warn(self, sentence: str) -> None:
         """Say what went wrong, also where only that is wanted."""
@@ -129,10 +134,39 @@ class Record:
             return
         self._flushed = time.monotonic()
         shown = {**self.monitor.means(), **values()}
-        self.board.write(steps, shown)
+        with self._telemetry():
+            self.board.write(steps, shown)
         with self._spared("Episodes cannot be written to monitor.csv", once=True):
             self.monitor.flush()
         self.progress.update(steps, shown)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has trained, across resumes, without evaluations and without pauses."""
+        return self._trained_s + time.monotonic() - self._begun - self._judging_s
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Count the time inside as an evaluation's."""
+        started = self.seconds
+        try:
+            yield
+        finally:
+            self._judging_s += self.seconds - started
+
+    def portray(self, steps: int, act: Act, q: Values | None, *, last: bool = False) -> None:
+        """Show the policy `act` at play, with what `q` looks at, if it is time; see `Pictures`."""
+        with self._telemetry():
+            drawn = self.pictures.draw(steps, act, q, last=last)
+            if drawn:
+                self.board.show(steps, drawn)
+
+    @contextmanager
+    def _telemetry(self) -> Iterator[None]:
+        """Count the time inside as the dashboard's."""
+        started = time.perf_counter()
+        yield
+        self.telemetry_s += time.perf_counter() - started
 
     def show_average(self, steps: int) -> None:
         """End the progress line with the speed since the start or resume; the last interval may be an evaluation."""
@@ -156,7 +190,7 @@ class Record:
         best = self.evaluations.best
         values = summary(scores, lengths)
         with self._spared("The evaluation could not be written to evaluations.npz"):
-            self.evaluations.add(steps, scores, lengths)
+            self.evaluations.add(steps, scores, lengths, self.seconds)
         self.judged = steps
         mean, gap = values["eval/mean_reward"], ""
         if seen:
@@ -181,8 +215,13 @@ class Record:
             tree = {"weights": dict(weights), "steps": steps, "mean": mean, "episodes": episodes}
             checkpoint.save(directory, number, tree, keep=1)
 
-    def checkpoint(self, steps: int, agent: Callable[[], Mapping[str, Any]], *, last: bool = False) -> None:
-        """Save `agent()` and this record, durably, and say so.
+    def leave_out(self, seconds: float) -> None:
+        """Take it that the run has stood still for so long: its speed is told without that."""
+        self._begun += seconds
+        self._flushed += seconds
+
+    def checkpoint(self, steps: int, agent: Callable[[], Mapping[str, Any]], *, last: bool = False) -> bool:
+        """Save `agent()` and this record, durably, and say so; return whether that was done.
 
         A disk that is full costs this checkpoint only, unless it is the `last`: then OSError is raised.
         """
@@ -194,6 +233,7 @@ class Record:
                 "monitor": self.monitor.state_dict(),
                 "evaluations": self.evaluations.state_dict(),
                 "board": self.board.state_dict(),
+                "seconds": self.seconds,
             }
             self.board.flush()
             checkpoint.save(
@@ -207,6 +247,8 @@ class Record:
             if last:
                 raise
             self.warn(f"Training goes on without this checkpoint: {error}")
+            return False
+        return True
 
     def _announce(self, steps: int, number: int) -> None:
         with self._spared("meta.json could not be written"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ import numpy as np
 import tyro
 
 from agent.cli.record import load_checkpoint
+from agent.cli.session import Session
 from agent.cli.train import make_session, play_out, shown_path
 from agent.cli.words import command, complain
 from agent.config import Settings
@@ -45,6 +48,8 @@ def run(arguments: Arguments) -> int:
                 complain(sentence)
             settings = _settings(folder, before, loaded, arguments.steps)
             session = make_session(folder.game, settings)
+            if isinstance(session, Session) and not arguments.quiet:  # it may compile, and the run's record opens later
+                session.learner.say = partial(print, file=sys.stderr)
             session.load_state_dict(loaded["agent"])
         except BaseException:
             folder.note(**{fact: before.get(fact) for fact in ("status", "process", "ended")})  # nothing has happened

@@ -22,8 +22,9 @@ from agent.replay.replay import Replay
 from agent.schedules import constant, epsilon_schedule, learner_schedules
 from agent.seeding import numpy_generator, seed_for, torch_generator
 from agent.slices import Slices
-from agent.types import Episode, Tick, VectorEnv
+from agent.types import Episode, Step, Tick, VectorEnv
 from envs.make import GameSpec, make_vector_env, spec
+from envs.scenes import Scene
 
 FEW_CORES = 4
 Act = Callable[[np.ndarray], np.ndarray]  # observations [B, *shape] -> actions [B] or [B, n]
@@ -86,10 +87,11 @@ class Judge:
         episodes: int,
         seed: int,
         on_episode: Callable[[Episode], None] | None = None,
+        on_step: Callable[[Step, np.ndarray, Step], object] | None = None,
         *,
         seen: bool = False,
     ) -> list[Episode]:
-        """Return that many finished episodes, played from `seed` with actions from `act`.
+        """Return that many finished episodes, played from `seed` with actions from `act`; see `play_episodes`.
 
         `seen`: they start from the few seeds of training (`game.seeds`), in an order that follows from `seed`.
         """
@@ -97,7 +99,7 @@ class Judge:
         if key not in self._games:
             owner, seeds = ("games", self._settings.game.seeds) if seen else ("evaluation", None)
             self._games[key] = make_games(self._game, self._settings, key[0], owner=owner, seeds=seeds)
-        return play_episodes(self._games[key], act, episodes, seed, on_episode)
+        return play_episodes(self._games[key], act, episodes, seed, on_episode, on_step)
 
     def close(self) -> None:
         """Close the games, if any were made."""
@@ -108,9 +110,16 @@ class Judge:
 
 def evaluating(network: torch.nn.Module, settings: Settings, num_actions: int, seed: int, device: torch.device) -> Act:
     """Return how `network` plays when it is judged: greedy but for the evaluation's epsilon."""
-    epsilon = constant(settings.evaluation.epsilon)
-    actor = Actor(network, num_actions, epsilon, numpy_generator(seed, "evaluation"), device)
+    actor = judged_actor(network, settings, num_actions, seed, device)
     return lambda observation: actor.act(observation, 0)
+
+
+def judged_actor(
+    network: torch.nn.Module, settings: Settings, num_actions: int, seed: int, device: torch.device
+) -> Actor:
+    """Return who plays with `network` when it is judged; which step it is asked for means nothing to it."""
+    epsilon = constant(settings.evaluation.epsilon)
+    return Actor(network, num_actions, epsilon, numpy_generator(seed, "evaluation"), device)
 
 
 def evaluation_seed(settings: Settings, steps: int) -> int:
@@ -129,6 +138,11 @@ class Session:
         if settings.learner.execution == "captured" and self.device.type == "cpu":
             raise ValueError("--learner.execution captured: needs a CUDA GPU; compiled or auto works on the CPU.")
         set_threads(settings, self.spec)
+        self.threads = torch.get_num_threads()  # for one operation of the learner
+        if settings.game.realtime is not None:
+            # They are the learner's thread's. Had this one OpenMP threads as well, if only once, there would be more of
+            # them than cores, and OpenMP would put them to sleep between two operations: half as many updates.
+            torch.set_num_threads(1)
         keep_freed_memory()
         self.network = make_network(self.spec, settings, self.device)
         self.memory = estimate(self.spec, settings, parameters=self.network.parameters(), device=self.device)
@@ -147,7 +161,7 @@ class Session:
             device=self.memory.replay_device,
             compression=replay.compression,
         )
-        if settings.game.realtime is not None:  # updates that can be broken off are eager
+        if settings.game.realtime is not None and self.device.type == "cuda":  # slices are not worth capturing
             learner = learner.model_copy(update={"execution": "eager"})
         self.learner = Learner(
             self.network,
@@ -176,10 +190,8 @@ class Session:
         self.slices: Slices | None = None
         self.pace: Pace | None = None
         if settings.game.realtime is not None:
-            self.slices = Slices(self.learner, torch.get_num_threads())
+            self.slices = Slices(self.learner, self.threads)
             self.pace = Pace(settings.game.realtime)
-            # The learner's thread has OpenMP threads of its own. Others, for acting, would spin beside them.
-            torch.set_num_threads(1)
 
     def ticks(self) -> Iterator[Tick]:
         """Play and learn for ever, by the wall clock if the settings ask for it."""
@@ -190,6 +202,29 @@ class Session:
     def act(self, seed: int) -> Act:
         """Return how the agent plays when it is judged; `seed` draws the evaluation's random actions."""
         return evaluating(self.learner.average, self.settings, self.spec.num_actions, seed, self.device)
+
+    def judged(self, seed: int) -> Actor:
+        """Return who plays when the agent is judged; see `act`."""
+        return judged_actor(self.learner.average, self.settings, self.spec.num_actions, seed, self.device)
+
+    @torch.inference_mode()
+    def q(self, observation: np.ndarray) -> np.ndarray:
+        """Return the action values of the network that is judged, [N, *shape] -> f32 [N, A]."""
+        return self.learner.average(torch.from_numpy(observation).to(self.device)).cpu().numpy()
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.clock.steps
+
+    def scene(self) -> Scene:
+        """Return what an onlooker needs to draw game 0."""
+        return self.games.scene(0)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what an onlooker is told once a second; `metrics` is what is known at all."""
+        sizes = {"replay_size": len(self.replay), "replay_capacity": self.replay.capacity}
+        return sizes | {"epsilon": float(self.epsilon(self.clock.steps))}
 
     def evaluate(self, episodes: int) -> list[Episode]:
         """Judge the agent as it is now."""
@@ -221,7 +256,7 @@ class Session:
         """
         if not self.games.stateful:
             self.replay.cut(self.games.current)
-            self._restart_games()
+            self.restart_games()
         return {
             "clock": self.clock.state_dict(),
             "learner": self.learner.state_dict(),
@@ -236,16 +271,17 @@ class Session:
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
         self.actor.load_state_dict(state["actor"])
-        if self.learner.resumes_fast:
-            self.learner.settle(self.clock.steps)  # before the first action, which then comes from what acted before
+        if self.learner.resumes_fast:  # before the first action, which then comes from what acted before
+            (self.slices or self.learner).settle(self.clock.steps)
         if self.pace is not None:
             self.pace.load_state_dict(state["pace"])
         if state["games"] is None:
-            self._restart_games()
+            self.restart_games()
         else:
             self.games.load_state_dict(state["games"])
 
-    def _restart_games(self) -> None:
+    def restart_games(self) -> None:
+        """Start all games anew, from a seed that belongs to this step; replay must have been cut before."""
         self.games.reset(seed_for(self.settings.seed, f"games at {self.clock.steps}"))
 
     def close(self) -> None:

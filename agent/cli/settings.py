@@ -47,6 +47,11 @@ class TrainArguments:
     Atari, 2M to 10M frames. cpu: MinAtar and classic games on two cores."""
     config: Path | None = None
     """One more YAML file of settings; it overrides the game's and the preset's."""
+    demonstrations: Path | None = None
+    """A file or a folder of games that a person played ('icebox play' keeps them): replay holds them before learning
+    starts. They are no steps of the run."""
+    watch: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Open the viewer beside the training ('icebox play', in a process of its own); it ends with it."""
     quiet: tyro.conf.FlagCreatePairsOff[bool] = False
     """No progress line; only what goes wrong and the result."""
 

@@ -10,7 +10,9 @@ import numpy as np
 from agent.cli.session import Act, Judge, family_settings, make_games, set_threads
 from agent.config import Settings
 from agent.sb3 import gym_env, state, stock
+from agent.types import VectorEnv
 from envs.make import spec
+from envs.scenes import Scene
 
 
 class StockSession:
@@ -22,6 +24,7 @@ class StockSession:
                 f"evaluation.plateau.action: lower cannot be had with {settings.algo}, whose learning rate is its own."
                 " Take stop or none."
             )
+        self.game = game
         self.settings = settings
         self.spec = spec(game, **family_settings(settings))
         set_threads(settings, self.spec)
@@ -43,6 +46,30 @@ class StockSession:
             return self.algorithm.predict(observation, deterministic=True)[0]
 
         return predict
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return self.algorithm.num_timesteps
+
+    @property
+    def games(self) -> VectorEnv:
+        """The first game, as a vector of one."""
+        return self.venv.unwrapped.envs[0].unwrapped.games
+
+    def scene(self) -> Scene:
+        """Return what an onlooker needs to draw game 0."""
+        return self.games.scene(0)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what an onlooker is told once a second: None for what this algorithm does not have."""
+        buffer = getattr(self.algorithm, "replay_buffer", None)
+        games = self.venv.num_envs  # a row of SB3's buffer is a step of all games
+        return {
+            "replay_size": None if buffer is None else buffer.size() * games,
+            "replay_capacity": None if buffer is None else buffer.buffer_size * games,
+            "epsilon": getattr(self.algorithm, "exploration_rate", None),
+        }
 
     def weights(self) -> dict[str, Any]:
         """Return what acting needs and nothing else."""

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from agent import checkpoint
+from agent.cli.control import Control
 from agent.cli.drive import drive, drive_stock
 from agent.cli.record import Record, Stop
-from agent.cli.session import Session
+from agent.cli.session import Session, family_settings
 from agent.cli.settings import TrainArguments
 from agent.cli.stock_session import StockSession
+from agent.cli.watch import viewer_beside
 from agent.cli.words import command as command_line
 from agent.config import Settings
+from agent.replay import demonstrations
+from agent.replay.prefill import fill
 from agent.telemetry.run_folder import RunFolder
 
 DEVICES = {"cpu": "on the CPU", "cuda": "on the GPU"}
@@ -28,11 +32,18 @@ def run(arguments: TrainArguments) -> int:
 def train(arguments: TrainArguments) -> tuple[int, RunFolder]:
     """Train a new run; return its exit code and its folder."""
     settings, game = arguments.settings, arguments.game
+    if arguments.demonstrations is not None and settings.algo != "icebox":
+        raise ValueError(f"--demonstrations: only for our own agent (--algo icebox), not {settings.algo}.")
+    played = [] if arguments.demonstrations is None else demonstrations.read(arguments.demonstrations)
     session = make_session(game, settings)
     try:
+        family = family_settings(settings).get(game.partition("/")[0], {})
+        taken = fill(session.replay, played, session.spec, family) if played else None
         command = ["icebox", *sys.argv[1:]]
         folder = RunFolder.create(arguments.runs_dir, game, settings.seed, arguments.name, settings, command)
-        with folder.hold():
+        with folder.hold(), viewer_beside(folder.path, wanted=arguments.watch):
+            if taken is not None:
+                folder.note(demonstrations={"path": str(arguments.demonstrations), "taken": str(taken)})
             return play_out(session, folder, quiet=arguments.quiet), folder
     finally:
         session.close()
@@ -56,12 +67,15 @@ def play_out(
         record = Record(folder, game, settings, ["icebox", *sys.argv[1:]], quiet=quiet, resumed=resumed)
         try:
             record.progress.say(_opening(session, folder, game, settings))
+            if resumed is None and (known := folder.meta().get("demonstrations")) is not None:
+                record.progress.say(f"replay starts with {known['taken']}")
             if resumed is not None:
                 record.progress.say(f"resumed at {resumed['steps']:,} of {settings.steps:,} steps")
-            if isinstance(session, Session):
-                finished = drive(session, record, stop)
-            else:
-                finished = drive_stock(session, record, stop)
+            with Control(session, record, stop) as control:
+                if isinstance(session, Session):
+                    finished = drive(session, record, stop, control)
+                else:
+                    finished = drive_stock(session, record, stop, control)
             best = record.evaluations.best
             if finished and best is not None:
                 record.board.finish(settings, folder.meta()["steps"], best)

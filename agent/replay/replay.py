@@ -91,27 +91,30 @@ class Replay:
         """Bytes held, on the device and (one per row) on the host."""
         return self.film.bytes + self.tree.bytes + self._valid.nbytes
 
-    def insert(self, step: Step, action: np.ndarray, next_step: Step) -> int:
+    def insert(self, step: Step, action: np.ndarray, next_step: Step, games: np.ndarray | None = None) -> int:
         """Store what `action`, i64 [B], led to; return how many games really took it, i.e. transitions stored.
 
+        `games`, i64 [B], are the columns that this is about, each named once; None: all, in order.
         An action that answered the last step of an episode was ignored by the game (next-step autoreset): its row only
         keeps the terminal observation. After a same-step autoreset that row is made from `final_observation`.
         """
-        self._check_continues(step)
+        games = self._games if games is None else games
+        self._check_continues(step, games)
         ended = next_step.terminated | next_step.truncated
         restarted = np.flatnonzero(ended & next_step.first)
         if restarted.size and next_step.final_observation is None:
-            raise ValueError(f"Game {restarted[0]} began anew as it ended, but its final_observation is missing.")
+            game = games[restarted[0]]
+            raise ValueError(f"Game {game} began anew as it ended, but its final_observation is missing.")
         taken = step.first | ~(step.terminated | step.truncated)
         reward = next_step.reward
         if self.reward_clip is not None:
             reward = np.clip(reward, -self.reward_clip, self.reward_clip)
         self._append(
-            self._games, step.observation, action, reward, next_step.terminated, next_step.truncated, taken, step.first
+            games, step.observation, action, reward, next_step.terminated, next_step.truncated, taken, step.first
         )
-        self._closed = ~taken
+        self._closed[games] = ~taken
         if restarted.size:
-            self._close(restarted, next_step.final_observation[restarted])
+            self._close(games[restarted], next_step.final_observation[restarted])
         return int(np.count_nonzero(taken))
 
     def cut(self, step: Step) -> None:
@@ -160,13 +163,15 @@ class Replay:
         self._size += int(np.count_nonzero(opened))
         self.tree.fill(due, opened, self._max_priority)
 
-    def _check_continues(self, step: Step) -> None:
-        if np.array_equal(step.first, self._closed):
+    def _check_continues(self, step: Step, games: np.ndarray) -> None:
+        closed = self._closed[games]
+        if np.array_equal(step.first, closed):
             return
-        wrong = np.flatnonzero(step.first != self._closed)
-        if self._closed[wrong[0]]:
-            raise ValueError(f"Game {wrong[0]} goes on where an episode must begin: this step must have `first` set.")
-        raise ValueError(f"Game {wrong[0]} was started anew in the middle of an episode; call cut before a reset.")
+        wrong = np.flatnonzero(step.first != closed)[0]
+        game = games[wrong]
+        if closed[wrong]:
+            raise ValueError(f"Game {game} goes on where an episode must begin: this step must have `first` set.")
+        raise ValueError(f"Game {game} was started anew in the middle of an episode; call cut before a reset.")
 
     def sample(
         self,
@@ -260,8 +265,9 @@ class Replay:
             game = self.sampled % self.num_games
             position = self.sampled // self.num_games
             newest = self.film.send((self.film.cursor - 1) % self.film.length)
-            rows = (newest.take(game) - position) % self.film.length
-            statistics["replay/age_mean"] = rows.double().mean() * self.num_games
+            age = (newest.take(game) - position).remainder_(self.film.length).double() * self.num_games
+            statistics["replay/age_mean"] = age.mean()
+            statistics["replay/age_p95"] = torch.quantile(age, 0.95)
         if self._size and self.priority_exponent:
             statistics["replay/priority_mean"] = self.tree.total / self._size
             statistics["replay/priority_max"] = self.tree.leaves.amax()

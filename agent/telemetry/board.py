@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.config import Section, Settings
-from agent.telemetry.tags import TAGS, layout, table
+from agent.telemetry.images import Picture
+from agent.telemetry.tags import IMAGES, TAGS, in_table, layout, table
 
 KEY_SETTINGS = (
     "algo",
     "seed",
     "steps",
-    "game.num_games",
+    "game.num_games",  # so far for all algorithms, see COMMON
     "replay.n_step",
     "replay.priority_exponent",
     "learner.batch_size",
@@ -24,6 +25,7 @@ KEY_SETTINGS = (
     "learner.learning_rate",
     "learner.discount",
 )
+COMMON = 4  # of these an algorithm of stable-baselines3 heeds; it has its own of the others
 FINAL_SCORE = "hparam/score"  # the column in HParams; not a curve, therefore not in TAGS
 
 
@@ -52,7 +54,7 @@ class Board:
     def write(self, steps: int, values: Mapping[str, float]) -> None:
         """Write numbers at an environment step; ValueError for a tag that is not in `TAGS`."""
         for tag in values:
-            if tag not in TAGS:
+            if in_table(tag) is None:
                 near = difflib.get_close_matches(tag, TAGS, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else " Add it to the table in agent/telemetry/tags.py."
                 raise ValueError(f"{tag!r} is not a tag of the dashboard.{hint}")
@@ -62,9 +64,26 @@ class Board:
     def _write(self, steps: int, values: Mapping[str, float]) -> None:
         for tag, value in values.items():
             self._writer.add_scalar(tag, value, steps)
-        if not self._written.issuperset(values):  # TensorBoard shows the newest layout
-            self._written |= values.keys()
+        written = {in_table(tag) for tag in values}
+        if not self._written.issuperset(written):  # TensorBoard shows the newest layout
+            self._written |= written
             self._writer.add_custom_scalars(layout(self._written))
+
+    def show(self, steps: int, pictures: Mapping[str, Picture]) -> None:
+        """Show pictures in the Images tab, as of an environment step; ValueError for a tag that is not in `IMAGES`."""
+        if unknown := set(pictures) - IMAGES.keys():
+            raise ValueError(f"{min(unknown)!r} is not a picture of the dashboard. Add it to agent/telemetry/tags.py.")
+        if self._writer is not None:
+            self._guarded(lambda: self._show(steps, pictures))
+
+    def _show(self, steps: int, pictures: Mapping[str, Picture]) -> None:
+        from tensorboard.compat.proto.summary_pb2 import Summary  # torch's add_video writes nothing with moviepy 2
+
+        for tag, picture in pictures.items():
+            image = Summary.Image(
+                height=picture.height, width=picture.width, colorspace=3, encoded_image_string=picture.data
+            )
+            self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), steps)
 
     def describe(self, settings: Settings, command: Sequence[str], versions: Mapping[str, str | None]) -> None:
         """Fill the Text tab: the command, the settings, the versions, and what every chart shows."""
@@ -79,8 +98,7 @@ class Board:
 
     def finish(self, settings: Settings, steps: int, score: float) -> None:
         """Write the run's row in the HParams tab: its key settings and its final score."""
-        values = flat(settings)
-        hparams = {key: values[key] for key in KEY_SETTINGS}
+        hparams = key_settings(settings)
         if self._writer is not None:
             self._guarded(self._writer.flush)  # the row lies in a second file, and TensorBoard leaves the first for it
         if self._writer is not None:
@@ -114,6 +132,17 @@ class Board:
         except OSError as error:
             self._writer = None
             self._warn(f"The TensorBoard dashboard stops here, training goes on: {error}")
+
+
+def key_settings(settings: Settings) -> dict[str, str | float]:
+    """Return the settings that a run's row in HParams shows: of our agent KEY_SETTINGS, of others those they heed."""
+    values = flat(settings)
+    if settings.algo == "icebox":
+        return {key: values[key] for key in KEY_SETTINGS}
+    own = settings.sb3.get(settings.algo, {})
+    return {key: values[key] for key in KEY_SETTINGS[:COMMON]} | {
+        f"{settings.algo}.{key}": value for key, value in own.items() if isinstance(value, (str, int, float))
+    }
 
 
 def flat(section: Section, prefix: str = "") -> dict[str, Any]:

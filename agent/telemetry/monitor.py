@@ -7,12 +7,53 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from agent.types import Episode
 
 WINDOW = 100  # episodes that the running means go over, as in stable-baselines3
+
+
+class Played(NamedTuple):
+    """What a `monitor.csv` holds: K finished training episodes."""
+
+    game: str | None  # its env_id
+    scores: np.ndarray  # f64 [K], raw
+    lengths: np.ndarray  # f64 [K], environment steps
+    seconds: np.ndarray  # f64 [K] since the run began, evaluations included
+
+    def seconds_at(self, steps: np.ndarray) -> np.ndarray:
+        """Return about when that many environment steps had been played; not a number when no episode has finished.
+
+        Only whole episodes are known, so what is open counts as not played yet; beyond the last, at the mean speed.
+        """
+        played = np.cumsum(self.lengths)
+        if not len(played) or played[-1] <= 0:
+            return np.full(len(steps), np.nan)
+        within = np.interp(steps, np.concatenate([[0.0], played]), np.concatenate([[0.0], self.seconds]))
+        return np.where(steps > played[-1], steps * (self.seconds[-1] / played[-1]), within)
+
+
+def read(path: Path) -> Played:
+    """Return what a `monitor.csv` holds as far as it is sound; rows that are no numbers are passed over."""
+    game, rows = None, []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("#"):
+                with suppress(ValueError, RecursionError):
+                    header = json.loads(line[1:])
+                    game = game or (header.get("env_id") if isinstance(header, dict) else None)
+            else:
+                with suppress(ValueError):
+                    score, length, seconds = map(float, line.split(","))
+                    rows.append((score, length, seconds))
+    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    table = table[np.isfinite(table).all(axis=1) & (table[:, 1] >= 0)]
+    return Played(game if isinstance(game, str) else None, *table.T)
 
 
 class Monitor:

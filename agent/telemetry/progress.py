@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +46,7 @@ class Progress:
         self._logged: int | None = None  # steps at the last logged line
         self._next_draw = self._next_log = -math.inf
         self._shown = 0  # cells that the live line takes
+        self.said: deque[tuple[float, str]] = deque(maxlen=20)  # the newest sentences, with the time since 1970
 
     def update(self, steps: int, values: Mapping[str, float] | None = None) -> None:
         """Tell where the run stands, as often as wanted; `values` are numbers under their TensorBoard tags.
@@ -64,6 +66,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print full lines, above the live line where there is one, and write them to the log with the time."""
+        self.said.append((time.time(), text))
         self._record(text)
         self._erase()
         self._print(text + "\n")
@@ -90,7 +93,7 @@ class Progress:
             fields.append(f"{speed:,.0f} steps/s" if speed >= 10 else f"{speed:.1f} steps/s")
             fields.append(f"ETA {_duration(max(0, total - steps) / speed)}")
         if (missed := known.get("realtime/missed")) is not None:
-            fields.append(f"missed {missed:,.0f}")
+            fields.append(f"missed {missed:,.0f} of {known.get('realtime/deadlines', math.nan):,.0f}")
         if (score := known.get("rollout/ep_rew_mean")) is not None:
             fields.append(f"return {score:,.1f}")
         if (epsilon := known.get("rollout/exploration_rate")) is not None:

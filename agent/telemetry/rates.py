@@ -1,26 +1,38 @@
-"""How fast the loop runs and where its time goes, counted from ticks over an interval."""
+"""How fast the loop runs, where its time goes and which actions it takes, counted from ticks over an interval."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import psutil
 
+from agent.telemetry.machine import Machine
+from agent.telemetry.tags import action_tags
 from agent.types import Tick
 
+COUNTED = 1_000  # actions, before their shares are told: those of fewer are noise
 LATENCIES = 16_384  # acting times kept per interval; the newest overwrite the oldest
 
 
 class Rates:
     """Sums of ticks since the last `take`. `steps` and `updates` are where the run stands when it starts or resumes."""
 
-    def __init__(self, steps: int = 0, updates: int = 0, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        steps: int = 0,
+        updates: int = 0,
+        action_names: Sequence[str] = (),
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._clock = clock
-        self._process = psutil.Process()
+        self._machine = Machine()
+        self._action_tags = action_tags(action_names)
+        self._actions: list[np.ndarray] = []  # i64 [B] each
         self._latency_s = np.empty(LATENCIES)
         self._begun = clock()
+        self._telemetry_s = 0.0  # as it stood when the interval began
         self._steps_begun = steps
         self._steps, self._updates = steps, updates
         self._start_interval()
@@ -39,13 +51,16 @@ class Rates:
         self._waiting_s += tick.waiting_s
         self._learning_s += tick.learning_s
         self._storing_s += tick.storing_s
+        if self._action_tags:
+            self._actions.append(tick.action)  # counted all at once
         self._steps, self._updates = tick.steps, tick.updates
 
-    def take(self) -> dict[str, float]:
+    def take(self, telemetry_s: float = 0.0) -> dict[str, float]:
         """Return the rates of the interval under their TensorBoard tags and start the next interval.
 
-        Shares add up to 1; what no phase accounts for (evaluation, checkpoints, logging) is `time/share_other`.
-        Without a tick in it the interval goes on and the answer is {}.
+        `telemetry_s` is what the dashboard has taken so far, since the start or resume. Shares add up to 1; what no
+        phase accounts for (evaluation, checkpoints) is `time/share_other`. Without a tick in it the interval goes on
+        and the answer is {}.
         """
         now = self._clock()
         if self._ticks == 0 or now <= self._since:
@@ -55,6 +70,7 @@ class Rates:
             "simulating": self._waiting_s,
             "learning": self._learning_s,
             "storing": self._storing_s,
+            "telemetry": telemetry_s - self._telemetry_s,
         }
         interval_s = now - self._since
         phases_s["other"] = max(0.0, interval_s - sum(phases_s.values()))
@@ -69,8 +85,22 @@ class Rates:
             "time/act_latency_p50": float(p50),
             "time/act_latency_p95": float(p95),
             "time/act_latency_p99": float(p99),
-            "machine/host_memory_gib": self._process.memory_info().rss / 2**30,
-        }
+        } | self._machine.figures()
         rates |= {f"time/share_{phase}": seconds / total_s for phase, seconds in phases_s.items()}
+        rates |= self._action_shares()
+        self._telemetry_s = telemetry_s
         self._start_interval()
         return rates
+
+    def _action_shares(self) -> dict[str, float]:
+        """The share of each action and their entropy, 1 when all are equally frequent; {} while there are too few."""
+        count = sum(map(len, self._actions))
+        if count < COUNTED:
+            return {}
+        shares = np.bincount(np.concatenate(self._actions), minlength=len(self._action_tags)) / count
+        self._actions.clear()
+        found = dict(zip(self._action_tags, shares.tolist(), strict=True))
+        if len(shares) > 1:
+            taken = shares[shares > 0.0]
+            found["rollout/action_entropy"] = float(-(taken * np.log(taken)).sum() / np.log(len(shares)))
+        return found

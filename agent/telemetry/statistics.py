@@ -51,6 +51,59 @@ def stratified_bootstrap_ci(
     return float(low), float(high)
 
 
+def iqm_curve(values: np.ndarray, resamples: int = 2000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return `iqm` and the ends of its 95 % bootstrap interval over the seeds at every point of values [seeds, points].
+
+    Each equals what `iqm` and `bootstrap_ci` say of the point's column; all points share their resamples.
+    """
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(len(values), size=(resamples, len(values)))
+    low, high = np.percentile([_middle(values[row]) for row in rows], [2.5, 97.5], axis=0)
+    return _middle(values), low, high
+
+
+def _middle(values: np.ndarray) -> np.ndarray:
+    """The interquartile mean of each column."""
+    cut = len(values) // 4
+    return np.sort(values, axis=0)[cut : len(values) - cut].mean(axis=0)
+
+
+def improvement(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
+    """Return the probability that a seed of ours beats one of theirs on a random game; a tie counts half.
+
+    Each is a list with an array of scores for every game (Agarwal et al. 2021, section 4.3).
+    """
+    wins = [np.sign(np.subtract.outer(our, their)).mean() for our, their in zip(ours, theirs, strict=True)]
+    return float(np.mean(wins) / 2 + 0.5)
+
+
+def improvement_ci(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % percentile interval of `improvement` when seeds are drawn anew on every game on its own."""
+    generator = np.random.default_rng(seed)
+
+    def drawn(games: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [generator.choice(scores, len(scores)) for scores in games]
+
+    low, high = np.percentile([improvement(drawn(ours), drawn(theirs)) for _ in range(resamples)], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def performance_profile(
+    games: Sequence[np.ndarray], levels: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the share of runs whose score lies above each level, games weighing alike, and its 95 % interval."""
+    generator = np.random.default_rng(seed)
+
+    def above(drawn: Sequence[np.ndarray]) -> np.ndarray:
+        return np.mean([(scores[:, None] > levels).mean(axis=0) for scores in drawn], axis=0)
+
+    draws = [above([generator.choice(scores, len(scores)) for scores in games]) for _ in range(resamples)]
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return above(games), low, high
+
+
 def _checked(x: Sequence[float] | np.ndarray) -> np.ndarray:
     values = np.asarray(x, dtype=np.float64)
     if values.ndim != 1 or values.size == 0:

@@ -1,0 +1,1 @@
+"""What a policy looks at, and rules that say what it does."""

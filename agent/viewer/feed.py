@@ -1,0 +1,168 @@
+"""The run panel: what the trainer says of itself twice a second, its learning curve, and its answers to requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.telemetry.run_folder import RunFolder
+from agent.viewer.hub import Hub
+from agent.viewer.live_reader import LiveReader
+from agent.viewer.rooms import Room
+
+FEED_S, ASKED_S = 0.5, 0.05  # between two looks, and while somebody waits for an answer
+ANSWER_S = 5.0  # after which a request is told to be without an answer
+SAVING_S = 120.0  # the same where a large replay is written before the answer
+WATCH_S = 1.0  # how often the trainer is told that somebody looks
+NEED_TRAINER = ("live", "latest")  # rooms that show what it publishes
+LEFT_OUT = ("q", "scene", "acknowledged", "action", "reward", "step", "ended", "picture", "td_error")  # of the picture
+RESAMPLES = 1000  # of the bootstrap of an evaluation's mean
+ENDED = {
+    "done": "The run is finished.",
+    "stopped": "The run was stopped; 'icebox resume' goes on with it.",
+    "crashed": "The run has crashed or was killed; 'icebox resume' goes on from its newest checkpoint.",
+}
+
+
+class Feed(Room):
+    """Follows one run folder, through ends, resumptions and restarts of its trainer."""
+
+    kind = "live"
+
+    def __init__(self, hub: Hub, folder: RunFolder) -> None:
+        super().__init__("run", "run", hub)
+        self.folder = folder
+        self.updates: int | None = None  # with how many the trainer's own weights are learned by now
+        self.alive = False
+        self.on_alive: Callable[[], None] = lambda: None  # a trainer has begun, or begun anew
+        self._reader = LiveReader(folder.path)
+        self._meta: dict[str, Any] = {}
+        self._bands: dict[tuple[int, bytes], tuple[float, float]] = {}
+        self._curve_of: tuple[int, int] | None = None
+        self._answers: dict[int, asyncio.Future[tuple[bool, str]]] = {}
+        self._turn_asking = asyncio.Lock()
+        self._said_at, self._watched_at = -FEED_S, -WATCH_S
+
+    async def ask(self, what: str) -> str:
+        """Ask the trainer for something; return what it says when it is done, ValueError with its reason when not."""
+        async with self._turn_asking:
+            if not self.alive:
+                raise ValueError("The run does not train at the moment, so there is nobody to ask.")
+            loop = asyncio.get_running_loop()
+            try:
+                number = self._reader_for_asking().ask(what)
+            except OSError as error:
+                raise ValueError(f"The trainer cannot be asked: {error.strerror or error}.") from None
+            answer: asyncio.Future[tuple[bool, str]] = loop.create_future()
+            self._answers[number] = answer
+            self.wake.set()
+            wait_s = SAVING_S if what in ("checkpoint", "stop") else ANSWER_S
+            try:
+                ok, said = await asyncio.wait_for(answer, wait_s)
+            except asyncio.TimeoutError:
+                raise ValueError(
+                    f"The trainer has not answered within {wait_s:g} s. It may be busy with something long, such as "
+                    "compiling, and will obey after that."
+                ) from None
+            finally:
+                self._answers.pop(number, None)
+        if not ok:
+            raise ValueError(said)
+        return said
+
+    def _reader_for_asking(self) -> LiveReader:
+        return LiveReader(self.folder.path)  # that of the thread is the thread's
+
+    def _shut(self) -> None:
+        self._reader.close()
+
+    def _turn(self) -> None:
+        found = self._reader.read()
+        if found is not None:
+            self._meta = found[0]
+            self.updates = found[0].get("updates")
+            self._answer(found[0].get("acknowledged"))
+        now = time.monotonic()
+        if now - self._watched_at >= WATCH_S and any(map(self.hub.looked, NEED_TRAINER)):
+            self._watched_at = now
+            self._reader.watch()
+        if now - self._said_at >= FEED_S:
+            self._said_at = now
+            self._say()
+        self.wake.wait(ASKED_S if self._answers else FEED_S)
+        self.wake.clear()
+
+    def _answer(self, acknowledged: Mapping[str, Any] | None) -> None:
+        if not acknowledged:
+            return
+        for number, answer in list(self._answers.items()):
+            if acknowledged["id"] < number:
+                continue
+            if acknowledged["id"] == number:
+                said = bool(acknowledged["ok"]), str(acknowledged["said"])
+            else:  # another viewer has asked later, and requests are taken in their order
+                said = True, "The trainer has taken this request."
+            answer.get_loop().call_soon_threadsafe(_settle, answer, said)
+
+    def _say(self) -> None:
+        try:
+            kept = self.folder.meta()
+            status = self.folder.status
+        except (OSError, ValueError):  # in the moment of its being replaced, or damaged
+            return
+        before, self.alive = self.alive, status == "running" and self._reader.alive
+        if self.alive and not before:
+            self.on_alive()
+        facts = {key: value for key, value in self._meta.items() if key not in LEFT_OUT}
+        facts = {"game": kept["game"], "steps": kept.get("steps"), "total_steps": kept.get("total_steps")} | facts
+        silent_s = max(0.0, time.time() - facts.get("time", time.time()))
+        facts |= {"alive": self.alive, "status": status, "silent_s": silent_s}
+        facts.setdefault("mode", "starting")
+        if not self.alive:
+            facts |= {"mode": status if status != "running" else "starting", "ended": ENDED.get(status)}
+            facts["steps"] = max(facts["steps"] or 0, kept.get("steps") or 0)
+        self.hub.say("run", facts, self._curve())
+
+    def _curve(self) -> dict[str, Any] | None:
+        """The evaluations as [steps, mean, low, high], None when there are no others than before."""
+        path = self.folder.evaluations
+        try:
+            about = path.stat()
+            key = about.st_mtime_ns, about.st_size
+            if key == self._curve_of:
+                return None
+            rows = read_evaluations(path)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            return None if self._curve_of is not None else {"curve": []}
+        self._curve_of = key
+        curve = []
+        for steps, scores in rows:
+            known = steps, scores.tobytes()
+            if known not in self._bands:
+                self._bands[known] = band(scores)
+            curve.append([steps, float(scores.mean()), *self._bands[known]])
+        return {"curve": curve}
+
+
+def read_evaluations(path: Path) -> list[tuple[int, np.ndarray]]:
+    """Return the steps and the scores, f64 [E], of each evaluation in an evaluations.npz."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return [(int(steps), np.asarray(row, np.float64)) for steps, row in zip(arrays["timesteps"], arrays["results"])]
+
+
+def band(scores: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean of scores, [E]."""
+    draws = np.random.default_rng(0).choice(scores, (RESAMPLES, scores.size)).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _settle(answer: asyncio.Future[tuple[bool, str]], said: tuple[bool, str]) -> None:
+    if not answer.done():
+        answer.set_result(said)
