@@ -35,7 +35,8 @@ def run(
     path.mkdir(parents=True)
     facts = {
         "game": game, "seed": seed, "name": name, "status": "done", "process": {},
-        "started": "2026-11-21T12:00:00+00:00", "device": "cpu", "git": "a" * 40, "versions": {"python": "3.11"}, "host": HOST,
+        "started": "2026-11-21T12:00:00+00:00", "device": "cpu", "git": "a" * 40, "versions": {"python": "3.11"},
+        "host": HOST,
     }  # fmt: skip
     (path / "meta.json").write_text(json.dumps(facts | meta))
     (path / "config.yaml").write_text(to_yaml(Settings.model_validate({"seed": seed, **(settings or {})})))

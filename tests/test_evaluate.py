@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, dict[i
     """A run whose second evaluation of three is said to be the best, and the network's weights at each."""
     seen: dict[int, torch.Tensor] = {}
 
-    def pretend(session: Any, stop: Any, steps: int) -> list[Episode]:
+    def pretend(session: Any, stop: Any, steps: int, *_: Any, **__: Any) -> list[Episode]:
         mark = steps // 200 * 200
         seen[mark] = torch.nn.utils.parameters_to_vector(session.network.parameters()).detach().clone()
         return [Episode(0, MEANS[mark], 10)] * 3

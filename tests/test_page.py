@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_names_are_text(tmp_path: Path) -> None:
-    """Whatever stands in a game's name, a run's name, a machine's or a setting's, the page shows it and does not obey."""
+    """Whatever stands in a game's name, a run's name, a machine's or a setting's, the page shows and does not obey."""
     path = reported.run(
         tmp_path, [1.0, 2.0], name=NASTY, git=NASTY, device=NASTY, status=NASTY, versions={NASTY: NASTY},
         host={"processor": NASTY, "system": NASTY, "cores": NASTY, "memory_gib": NASTY, "gpus": [NASTY]},
@@ -108,3 +109,28 @@ def test_frames_are_told_where_they_are_not_steps(tmp_path: Path) -> None:
 def test_scores_have_about_three_digits(value: float, text: str) -> None:
     """Enough to compare, not more."""
     assert number(value) == text
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_fits_and_asks_for_nothing(tmp_path: Path) -> None:
+    """On a laptop and on a phone nothing is wider than the window, nothing is fetched, and nothing is complained of."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs chromium: apt install chromium")
+    ours = [reported.run(tmp_path, [1.0, 2.0], seed=seed, name="a-very-long-name" * 3) for seed in range(2)]
+    ppo = reported.run(tmp_path, [1.0, 3.0], settings={"algo": "ppo"})
+    file, said = tmp_path / "report.html", []
+    file.write_text(page(reported.found(*ours, ppo), "icebox report", "today"), encoding="utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for width, height in ((1280, 720), (390, 844)):
+            opened = browser.new_page(viewport={"width": width, "height": height})
+            opened.on("console", lambda message: said.append(message.text))
+            opened.on("request", lambda request: said.append(request.url))
+            opened.goto(file.as_uri())
+            assert opened.evaluate("document.documentElement.scrollWidth") <= width
+            heights = "[...document.querySelectorAll('figure svg')].map(each => each.getBoundingClientRect().height)"
+            assert min(opened.evaluate(heights)) > 60
+        browser.close()
+    assert set(said) == {file.as_uri()}

@@ -45,5 +45,6 @@ def test_how_the_agent_acts_when_it_is_judged() -> None:
     """Greedy, a given epsilon, or the deterministic action of stable-baselines3's algorithms."""
     acting = "How the agent acts"
     assert "holds for the best" in told("cartpole")[acting]
+    assert "One action in 1,000 is random" in told("cartpole", evaluation={"epsilon": 0.001})[acting]
     assert "One action in 20 is random (epsilon 0.05)" in told("cartpole", evaluation={"epsilon": 0.05})[acting]
     assert "without sampling" in told("cartpole", algo="ppo")[acting]

@@ -44,3 +44,11 @@ def test_atari_frames_are_known_without_the_game(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(module, "spec", missing)
     assert references("atari/pong", Settings()).frames_per_step == 4
+
+
+def test_atari_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An emulator's games play at random as well; here they are stopped at once."""
+    pytest.importorskip("ale_py")
+    monkeypatch.setattr(module, "MOST_STEPS", 10)
+    known = references("atari/pong", Settings())
+    assert known.frames_per_step == 4 and "take more than 10 steps" in known.note

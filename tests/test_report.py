@@ -26,7 +26,7 @@ def said(*words: object) -> int:
 
 
 def test_the_files_are_written_beside_the_first_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Page, picture, JSON and CSV are in report/ of the first RUN, and the result is said; a second one replaces them."""
+    """Page, picture, JSON and CSV are in report/ of the first RUN, and the result is said; a second replaces them."""
     paths = [reported.run(tmp_path, [100.0, 400.0 + seed], seed=seed) for seed in range(2)]
     for _ in range(2):
         assert said(*paths, "--runs-dir", tmp_path) == 0

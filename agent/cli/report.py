@@ -21,7 +21,7 @@ from agent.telemetry.report import plots
 from agent.telemetry.report.findings import Findings, Game, find_out
 from agent.telemetry.report.gather import Gathered, gather
 from agent.telemetry.report.page import page
-from agent.telemetry.report.references import references
+from agent.telemetry.report.references import References, references
 from agent.telemetry.report.results import curves_csv, final_csv, results_json
 from agent.telemetry.run_folder import find, game_folder
 
@@ -50,7 +50,7 @@ def run(arguments: Arguments) -> int:
             f"which runs? Usage: {command('report')} RUN... [--baseline RUN...]. '{command('runs')}' lists them."
         )
     gathered = read(arguments)
-    findings = find_out(gathered, _defaults, references)
+    findings = find_out(gathered, _defaults, _references)
     out = arguments.out or gathered[0].path / "report"
     files = write(out, findings, command("report", *_words(arguments)))
     for sentence in findings.cautions:
@@ -120,6 +120,11 @@ def _defaults(game: str) -> Settings:
         return load_settings(game)
     except ValueError:  # a game that this version does not know
         return Settings()
+
+
+def _references(game: str, settings: Settings) -> References:
+    print(f"{game}: playing at random, to compare with", flush=True)
+    return references(game, settings)
 
 
 def _words(arguments: Arguments) -> Sequence[str]:

@@ -40,7 +40,7 @@ def explained(game: str, settings: Settings) -> list[tuple[str, str]]:
     if settings.algo != "icebox":
         judged = "It takes its deterministic action, without sampling"
     elif evaluation.epsilon:
-        chance = f"One action in {1 / evaluation.epsilon:.3g} is random (epsilon {evaluation.epsilon:g})"
+        chance = f"One action in {1 / evaluation.epsilon:,.0f} is random (epsilon {evaluation.epsilon:g})"
         judged = f"{chance}, the others are its best"
     rows = [
         ("Score", "The game's own points of a whole episode, before any clipping. Higher is better."),

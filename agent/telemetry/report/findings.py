@@ -132,7 +132,7 @@ def _game(name: str, settings: Iterable[Setting], refer: Callable[[str, Settings
             if key in kept:
                 notes.append(
                     f"{run.name} has the seed of {kept[key].name}: a repetition says nothing new, so only the latter "
-                    "is shown."
+                    f"is shown.{' Also: ' + '; '.join(run.notes) + '.' if run.notes else ''}"
                 )
             kept.setdefault(key, run)
         if kept:

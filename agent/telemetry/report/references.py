@@ -33,11 +33,12 @@ def references(game: str, settings: Settings) -> References:
     """Return a game's references, played with its run's settings; the same every time."""
     family = {"atari": settings.game.atari.model_dump(), "minatar": settings.game.minatar.model_dump()}
     frame_skip = settings.game.atari.frame_skip if game.startswith("atari/") else 1
+    vectorize = "auto" if game.startswith("atari/") else "inline"  # Atari has threads of its own
     if ":" in game.removeprefix("gym:"):  # gymnasium would import the module that stands before it
         return References(frame_skip, None, None, "Random play is not shown: the game is not one of Gymnasium's own.")
     try:
         seen = spec(game, **family)
-        games = make_vector_env(game, GAMES, seed_for(0, OWNER), vectorize="inline", threads=1, **family)
+        games = make_vector_env(game, GAMES, seed_for(0, OWNER), vectorize=vectorize, threads=1, **family)
     except Exception as error:  # a game's package may be missing or raise anything
         return References(frame_skip, None, None, f"Random play is not shown: the game does not start here ({error}).")
     try:
