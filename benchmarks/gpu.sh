@@ -12,7 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wheels="gymnasium farama-notifications box2d==2.3.10 pygame-ce stable-baselines3 sb3-contrib tensorboard
 tensorboard-data-server absl-py grpcio protobuf markdown werkzeug pydantic pydantic-core annotated-types typing-inspection
 tyro docstring-parser typeguard safetensors psutil ale-py hypothesis sortedcontainers pytest iniconfig pluggy pyyaml
-cloudpickle pillow cramjam opencv-python-headless onnx onnxruntime ml-dtypes flatbuffers"
+cloudpickle pillow cramjam opencv-python-headless onnx onnxruntime ml-dtypes flatbuffers starlette uvicorn
+websockets anyio idna h11 click matplotlib contourpy cycler fonttools kiwisolver packaging pyparsing python-dateutil six"
 
 if [ "${1-}" = wheels ]; then
     platforms=()
