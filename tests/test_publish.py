@@ -198,7 +198,7 @@ def test_nobody_is_shown_pictures_three_seconds_after_the_last_sign(tmp_path: Pa
 
 
 def test_pictures_are_at_most_30_per_second_and_cheap(tmp_path: Path) -> None:
-    """Cheap pictures come 30 times a second; dear ones so rarely that they take less than 0.4% of the time."""
+    """Cheap pictures come 30 times a second; dear ones so rarely that they take less than 0.7% of the time."""
     spent = [0.0]
 
     def scene() -> Scene:
@@ -207,7 +207,7 @@ def test_pictures_are_at_most_30_per_second_and_cheap(tmp_path: Path) -> None:
 
     run = Run(tmp_path, scene=scene)
     for cost_s, tick_s, window_s, least, most in (
-        *((0.0, 0.01, 5.0, 24, 31), (0.001, 0.02, 10.0, 2.5, 3.5), (0.01, 0.2, 60.0, 0.2, 0.4)),
+        *((0.0, 0.01, 5.0, 24, 31), (0.001, 0.02, 10.0, 5.0, 6.5), (0.01, 0.2, 60.0, 0.4, 0.7)),
     ):
         spent[0] = cost_s
         run.publisher._costs_s.clear()
@@ -217,7 +217,7 @@ def test_pictures_are_at_most_30_per_second_and_cheap(tmp_path: Path) -> None:
                 run.sign()
                 run.tick(seconds=tick_s)
             rate = (run.publisher._pictures - first) / (run.clock.now - begun)
-        assert least <= rate <= most and rate * cost_s < 0.004
+        assert least <= rate <= most and rate * cost_s < 0.007
 
 
 def test_games_that_are_started_anew_begin_an_episode(tmp_path: Path) -> None:
@@ -350,4 +350,4 @@ def test_numbers_that_are_not_finite_are_told_as_none(tmp_path: Path, monkeypatc
         run.tick(ask=1.0)
     told = [meta for meta, _ in run.published if meta["q"] is not None]
     assert told and all(meta["q"] == [None] * 3 and meta["td_error"] is None for meta in told) and run.warned == []
-    assert publish.PICTURES_SHARE + publish.WEIGHTS_SHARE <= 0.004
+    assert publish.PICTURES_SHARE + publish.WEIGHTS_SHARE <= 0.007, "a watching client may cost 2%"

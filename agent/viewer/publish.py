@@ -29,7 +29,7 @@ FIGURES_S = 1.0
 LOOK_S = 0.25  # between two looks whether anybody watches
 WATCHED_S = 3.0  # so long after the viewer's last sign
 PICTURES_PER_S = 30.0
-PICTURES_SHARE, WEIGHTS_SHARE = 0.003, 0.001  # of the wall time, at most
+PICTURES_SHARE, WEIGHTS_SHARE = 0.006, 0.001  # of the wall time, at most, and only while somebody watches
 WEIGHTS_S = 1.0
 SMOOTHING = 0.1  # of the newest second in the speed that the remaining time is told from
 
