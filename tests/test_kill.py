@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from agent import checkpoint
 from agent.cli.drive import drive
 from agent.cli.record import Record, load_checkpoint
 from agent.cli.session import Session
@@ -43,7 +44,8 @@ class Never:
 
 def live(folder: RunFolder, saving: mmap.mmap, resumed: int) -> None:
     """Resume the run where it can be, tell through `resumed` from which checkpoint, and train until killed."""
-    state = load_checkpoint(folder)[0] if folder.checkpoints.exists() else None
+    # The first life may have been killed while it saved for the first time.
+    state = load_checkpoint(folder)[0] if checkpoint.numbers(folder.checkpoints) else None
     session = Session("cartpole", SETTINGS)
     record = Record(folder, "cartpole", SETTINGS, ["test"], quiet=True, resumed=state)
     if state is not None:

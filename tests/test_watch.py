@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,8 @@ def test_killing_viewers_never_disturbs_a_run(tmp_path: Path) -> None:
             )
             end = time.monotonic() + random.uniform(0.0, 8.0)  # some die while they start, some while they show the run
             while time.monotonic() < end and process.poll() is None:
-                (folder / "live" / "watched").touch()  # so that pictures and weights are published all the time
+                with suppress(FileNotFoundError):  # the run has just ended
+                    (folder / "live" / "watched").touch()  # so that pictures and weights are published all the time
                 time.sleep(0.1)
             viewer.kill()
             viewer.wait()

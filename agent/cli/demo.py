@@ -100,7 +100,7 @@ def frozen(run_folder: Path, arguments: Arguments) -> tuple[Path, int, dict[str,
     print(freeze_report.table(card, measured, artefact))
     if card.refused is None:
         print("\nOne episode of the frozen policy:")
-        play.run(play.Arguments(artefact=artefact))
+        play.run(play.Arguments(what=str(artefact), episodes=1))
     return where, 0 if card.refused is None else freeze.REFUSED, card.model_dump(mode="json")
 
 

@@ -69,6 +69,8 @@ def run(arguments: Arguments) -> int:
         return _play(arguments, arguments.episodes)
     if not 0 < arguments.port < 65536:
         raise ValueError(f"--port: must be a whole number from 1 to 65535, got {arguments.port}.")
+    if not arguments.host.strip():
+        raise ValueError("--host: must be an address or a name of this machine, got nothing; leave it out for 127.0.0.1.")
     if arguments.json:
         raise ValueError("--json: only with --episodes.")
     return _view(arguments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def _of_game(game: str, hub: Hub, runs_dir: Path, seed: int) -> Desk:
 def _of_artefact(folder: Path, hub: Hub, runs_dir: Path, seed: int, allow_refused: bool) -> Desk:
     policy, card = artefact_policy(folder, allow_refused=allow_refused)
     stage = Stage(card.game, settings_of(card), hub, seed, _played(runs_dir, card.game))
-    room = stage.policy_room("frozen", "Frozen policy", policy, lambda: None)
+    room = stage.policy_room("frozen", _frozen_title(card), policy, lambda: None)
     return stage.desk(f"{card.game} · {folder.resolve().name}", [room])
 
 
@@ -169,6 +170,12 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
         if desk.room("live") is None:
             desk.add(live())
 
+    def on_ended() -> None:  # nobody was told of its last weights unless somebody watched at that moment
+        room = desk.room("latest")
+        with suppress(ValueError, OSError):  # a folder that is being removed: what plays goes on
+            if isinstance(room, PlayRoom) and (last := _latest(folder, stage)) is not None:
+                room.replace(last)
+
     rooms: list[Room] = []
     if folder.status == "running":
         rooms.append(live())
@@ -176,16 +183,17 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
     if policy is not None:
         rooms.append(stage.policy_room("latest", "Latest policy", policy, lambda: feed.updates))
     for frozen in newest_artefact(folder)[:1]:
-        made, _ = artefact_policy(frozen, allow_refused=True)  # a refused one is marked, for people to see
-        rooms.append(stage.policy_room("frozen", "Frozen policy", made, lambda: None))
+        made, card = artefact_policy(frozen, allow_refused=True)  # a refused one is marked, for people to see
+        rooms.append(stage.policy_room("frozen", _frozen_title(card), made, lambda: None))
 
     def opened(frozen: Path) -> str:
         made, card = artefact_policy(frozen, allow_refused=True)
         room = desk.room("frozen")
         if isinstance(room, PlayRoom):
+            room.title = _frozen_title(card)
             room.replace(made)
         else:
-            desk.add(stage.policy_room("frozen", "Frozen policy", made, lambda: None))
+            desk.add(stage.policy_room("frozen", _frozen_title(card), made, lambda: None))
         agrees = card.gate["choices"]["agree"]
         verdict = f"{agrees:.2%} agreement with the live policy"
         if card.refused:
@@ -194,8 +202,12 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
 
     freezing = Freezing(hub, lambda: _freeze_words(folder), opened)
     desk = stage.desk(f"{folder.game} · {folder.path.name}", rooms, feed, freezing)
-    feed.on_alive = on_alive
+    feed.on_alive, feed.on_ended = on_alive, on_ended
     return desk
+
+
+def _frozen_title(card: artefact.Card) -> str:
+    return "Frozen policy" if card.refused is None else "Frozen policy, REFUSED by its gate"
 
 
 def _freeze_words(folder: RunFolder) -> list[str]:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.cli.words import command
+
 PARENT = "ICEBOX_VIEWER_OF"  # in the environment of a viewer that a training started: the training's process id
 END_S = 5.0  # it has so long to end
 
@@ -34,3 +36,4 @@ def viewer_beside(folder: Path, *, wanted: bool = True) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        print(f"The viewer ends with the training; to look again: {command('play', folder)}", file=sys.stderr)

@@ -41,6 +41,7 @@ class Feed(Room):
         self.updates: int | None = None  # with how many the trainer's own weights are learned by now
         self.alive = False
         self.on_alive: Callable[[], None] = lambda: None  # a trainer has begun, or begun anew
+        self.on_ended: Callable[[], None] = lambda: None  # it is gone, and what it leaves is in its last checkpoint
         self._reader = LiveReader(folder.path)
         self._meta: dict[str, Any] = {}
         self._bands: dict[tuple[int, bytes], tuple[float, float]] = {}
@@ -119,6 +120,8 @@ class Feed(Room):
         before, self.alive = self.alive, status == "running" and self._reader.alive
         if self.alive and not before:
             self.on_alive()
+        if before and not self.alive:
+            self.on_ended()
         facts = {key: value for key, value in self._meta.items() if key not in LEFT_OUT}
         facts = {"game": kept["game"], "steps": kept.get("steps"), "total_steps": kept.get("total_steps")} | facts
         silent_s = max(0.0, time.time() - facts.get("time", time.time()))
