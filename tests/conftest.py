@@ -7,6 +7,7 @@ import signal
 
 # Before torch and pygame are imported here or in a child: the suite is sized for two cores and needs no screen.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as `icebox` has it: on a busy machine waiting threads else spin
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -114,7 +114,7 @@ def test_two_hundred_clients_that_never_read(server: tuple[int, int, str]) -> No
     clients_cost(server, 200, 25.0, 2.0)
 
 
-@pytest.mark.slow
+@pytest.mark.night
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_two_thousand_clients_that_never_read(server: tuple[int, int, str]) -> None:
     """100 MB at most for all of them, for half a minute."""
