@@ -16,10 +16,10 @@ import pytest
 from room_fakes import Seen, eventually
 
 from agent.config import Settings
-from agent.telemetry.evaluations import Evaluations
+from agent.telemetry.evaluations import Evaluations, summary
 from agent.telemetry.run_folder import RunFolder
 from agent.viewer import feed as feeds
-from agent.viewer.feed import Feed, band, read_evaluations
+from agent.viewer.feed import Feed, read_evaluations
 from agent.viewer.requests import Requests
 from agent.viewer.slot import SlotWriter, pack
 
@@ -109,15 +109,17 @@ def test_the_curve_follows_the_evaluations(feed: Feed, folder: RunFolder) -> Non
     assert len(told(feed)["curve"]) == 2
 
 
-def test_bands_and_evaluations_are_what_they_were(tmp_path: Path) -> None:
-    """The band is near the normal interval of many scores; the file gives back what was written."""
-    scores = np.random.default_rng(1).normal(5.0, 2.0, 400)
-    low, high = band(scores)
-    assert (low, high) == pytest.approx((scores.mean() - 1.96 * 0.1, scores.mean() + 1.96 * 0.1), abs=0.03)
+def test_evaluations_and_their_band_are_those_of_the_log(tmp_path: Path, feed: Feed, folder: RunFolder) -> None:
+    """The file gives back what was written, and the curve has the interval that the run itself has said."""
     evaluations = Evaluations(tmp_path / "evaluations.npz")
     evaluations.add(7, [1.5, 2.5], [1, 2])
     ((steps, row),) = read_evaluations(tmp_path / "evaluations.npz")
     assert steps == 7 and row.tolist() == [1.5, 2.5]
+    scores = np.random.default_rng(1).normal(5.0, 2.0, 20).tolist()
+    Evaluations(folder.evaluations).add(300, scores, [1] * 20)
+    eventually(lambda: told(feed).get("curve"))
+    said = summary(scores, [1] * 20)
+    assert told(feed)["curve"][-1][2:] == pytest.approx([said["eval/ci_low"], said["eval/ci_high"]])
 
 
 def test_the_trainers_answer_is_the_answer(feed: Feed, folder: RunFolder) -> None:

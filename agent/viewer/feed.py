@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from agent.telemetry.run_folder import RunFolder
+from agent.telemetry.statistics import bootstrap_ci
 from agent.viewer.hub import Hub
 from agent.viewer.live_reader import LiveReader
 from agent.viewer.rooms import Room
@@ -22,7 +23,6 @@ SAVING_S = 120.0  # the same where a large replay is written before the answer
 WATCH_S = 1.0  # how often the trainer is told that somebody looks
 NEED_TRAINER = ("live", "latest")  # rooms that show what it publishes
 LEFT_OUT = ("q", "scene", "acknowledged", "action", "reward", "step", "ended", "picture", "td_error")  # of the picture
-RESAMPLES = 1000  # of the bootstrap of an evaluation's mean
 ENDED = {
     "done": "The run is finished.",
     "stopped": "The run was stopped; 'icebox resume' goes on with it.",
@@ -148,7 +148,7 @@ class Feed(Room):
         for steps, scores in rows:
             known = steps, scores.tobytes()
             if known not in self._bands:
-                self._bands[known] = band(scores)
+                self._bands[known] = bootstrap_ci(scores)  # that of the events and the dashboard
             curve.append([steps, float(scores.mean()), *self._bands[known]])
         return {"curve": curve}
 
@@ -157,13 +157,6 @@ def read_evaluations(path: Path) -> list[tuple[int, np.ndarray]]:
     """Return the steps and the scores, f64 [E], of each evaluation in an evaluations.npz."""
     with np.load(path, allow_pickle=False) as arrays:
         return [(int(steps), np.asarray(row, np.float64)) for steps, row in zip(arrays["timesteps"], arrays["results"])]
-
-
-def band(scores: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean of scores, [E]."""
-    draws = np.random.default_rng(0).choice(scores, (RESAMPLES, scores.size)).mean(axis=1)
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _settle(answer: asyncio.Future[tuple[bool, str]], said: tuple[bool, str]) -> None:

@@ -7,7 +7,7 @@ import { clock, count, duration, hundred, NONE, percent, three } from "./format.
 
 const STATES = {
   training: ["Training", "The agent plays and learns."],
-  paused: ["Paused", "Everything stands still."],
+  paused: ["Paused", "The training stands still; the other rooms play on."],
   "inference only": ["Inference only", "The agent plays; nothing is learned."],
   starting: ["Starting", "The first games are being set up."],
   done: ["Finished", "The run has taken all its steps."],
@@ -172,6 +172,6 @@ export class Run {
     this.known = key;
     const line = ([time, text]) => el("li", "", el("time", "", clock(time)), " ", String(text));
     this.events.replaceChildren(...[...events].reverse().map(line));
-    if (!events.length) this.events.append(el("li", "", "Nothing yet."));
+    if (!events.length) this.events.append(el("li", "", "Nothing said since this viewer looks; train.log has the rest."));
   }
 }
