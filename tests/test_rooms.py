@@ -36,7 +36,8 @@ def make() -> Iterator[Make]:
 
 def test_a_policy_plays_and_says_what_it_thinks(make: Make) -> None:
     """Each picture carries step, score, values, action, TD error and age as they follow from the game and the policy."""
-    room, game, hub = make(seed=5, newest_updates=lambda: 25)
+    # So slow that every step is shown: of a quick game pictures are left out.
+    room, game, hub = make({"steps_per_s": 15.0}, seed=5, newest_updates=lambda: 25)
     eventually(lambda: len(hub.metas) > 6)
     first, second, third = hub.metas[:3]
     assert (first["step"], first["action"], first["q"], first["seed"], first["red"]) == (0, None, [0, 0, 1], 5, 0)
