@@ -67,6 +67,7 @@ def test_bad_arguments_are_named(made: Path, capsys: pytest.CaptureFixture[str])
         ([str(made.parent), "--episodes", "1"], "MANIFEST.json"),
         (["latest", "--episodes", "1"], "icebox eval"),
         ([str(made), "--port", "0"], "--port"),
+        ([str(made), "--host", ""], "--host"),
         ([str(made), "--json"], "only with --episodes"),
         (["pacmann", "--runs-dir", str(made)], "no run, artefact, zip or game"),
         (["latest", "--runs-dir", str(made)], "no run"),
@@ -76,6 +77,7 @@ def test_bad_arguments_are_named(made: Path, capsys: pytest.CaptureFixture[str])
     ):
         assert main(["play", *words]) == 2, words
         assert named in capsys.readouterr().err, words
+    assert not list(made.glob(".*")), "what is refused leaves nothing behind"
 
 
 def test_the_link_says_how_to_reach_it_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from test_verify import made  # noqa: F401
 from agent.cli import viewing
 from agent.cli.kept import kept_weights
 from agent.cli.viewing import newest_artefact, open_viewer
+from agent.freeze import artefact
 from agent.telemetry.run_folder import RunFolder
 from agent.viewer.desk import Desk
 from agent.viewer.publish import flat_weights
@@ -113,6 +114,11 @@ def test_a_run_that_trains_is_shown_live(opened: Open, trained: RunFolder, tmp_p
         for slot in slots:
             slot.close()
         games.close()
+        folder.set_status("done")
+        # Its last weights lie in its last checkpoint: nobody published them.
+        last = eventually(lambda: (policy := desk.room("latest").policy).network is not network and policy)
+        kept = kept_weights(folder, "last")[0]["network"]
+        assert all((value == kept[name]).all() for name, value in last.network.state_dict().items())
 
 
 def test_a_run_that_is_resumed_gets_its_live_room(opened: Open, trained: RunFolder, tmp_path: Path) -> None:
@@ -183,6 +189,15 @@ def test_the_newest_artefact_of_a_run_is_its_frozen_room(
     assert sorted(found) == sorted([names[2], names[0]])
     desk, hub = opened(folder.path)
     assert [room["id"] for room in rooms(desk)] == ["latest", "frozen", "you"]
+
+
+def test_a_refused_policy_is_called_so(made: Path) -> None:  # noqa: F811
+    """Whoever watches reads above the picture that the gate refused it."""
+    card = artefact.read(made).card
+    refused = card.model_copy(update={"refused": "it lost"})
+    assert [viewing._frozen_title(each) for each in (card, refused)] == [
+        "Frozen policy", "Frozen policy, REFUSED by its gate"
+    ]  # fmt: skip
 
 
 def test_freezing_opens_the_frozen_room(opened: Open, made: Path, trained: RunFolder, tmp_path: Path) -> None:  # noqa: F811

@@ -82,11 +82,12 @@ def _view(arguments: Arguments) -> int:
     from agent.viewer.hub import Hub
     from agent.viewer.server import listen, make_app, serve
 
-    hub, access = Hub(), Access(arguments.host, read_only=arguments.read_only, kept=arguments.runs_dir)
+    hub = Hub()
     desk = open_viewer(
         arguments.what, hub, runs_dir=arguments.runs_dir, seed=arguments.seed, game=arguments.game,
         allow_refused=arguments.allow_refused,
     )  # fmt: skip
+    access = Access(arguments.host, read_only=arguments.read_only, kept=arguments.runs_dir)
     listening = listen(arguments.host, arguments.port)
     port = listening.getsockname()[1]
     address = f"http://{_shown_host(arguments.host)}:{port}/"

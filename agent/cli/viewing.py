@@ -174,6 +174,7 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
         room = desk.room("latest")
         with suppress(ValueError, OSError):  # a folder that is being removed: what plays goes on
             if isinstance(room, PlayRoom) and (last := _latest(folder, stage)) is not None:
+                torch.set_num_threads(1)  # as in Stage.desk
                 room.replace(last)
 
     rooms: list[Room] = []
