@@ -32,15 +32,15 @@ def alive(pid: int) -> bool:
 def test_no_viewer_unless_it_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started."""
     monkeypatch.setattr(watch.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
-    with viewer_beside(tmp_path, wanted=False):
+    with viewer_beside(tmp_path, tmp_path, wanted=False):
         pass
 
 
 def test_a_viewer_that_dies_is_no_matter(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """This folder is no run, so the viewer ends with a sentence, and the block goes on to its end."""
-    with viewer_beside(tmp_path):
+    with viewer_beside(tmp_path, tmp_path):
         time.sleep(0.1)
-    with viewer_beside(tmp_path):
+    with viewer_beside(tmp_path, tmp_path):
         eventually(lambda: "not a run folder" in capfd.readouterr().err, 60)
 
 
@@ -50,7 +50,7 @@ def test_a_viewer_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "launcher").chmod(0o755)
     monkeypatch.setattr(watch.sys, "executable", str(tmp_path / "launcher"))
     monkeypatch.setattr(watch, "END_S", 0.2)
-    with viewer_beside(tmp_path):
+    with viewer_beside(tmp_path, tmp_path):
         pid = eventually(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text() or 0))
     assert not alive(pid)
 
@@ -82,6 +82,7 @@ def test_a_training_is_watched_and_ends_with_its_viewer(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
         assert not alive(viewer)
+        assert (tmp_path / "runs" / ".viewer").is_file(), "its tokens are kept with the run's, wherever one stands"
     finally:
         process.kill()
         process.wait()

@@ -41,7 +41,7 @@ def train(arguments: TrainArguments) -> tuple[int, RunFolder]:
         taken = fill(session.replay, played, session.spec, family) if played else None
         command = ["icebox", *sys.argv[1:]]
         folder = RunFolder.create(arguments.runs_dir, game, settings.seed, arguments.name, settings, command)
-        with folder.hold(), viewer_beside(folder.path, wanted=arguments.watch):
+        with folder.hold(), viewer_beside(folder.path, arguments.runs_dir, wanted=arguments.watch):
             if taken is not None:
                 folder.note(demonstrations={"path": str(arguments.demonstrations), "taken": str(taken)})
             return play_out(session, folder, quiet=arguments.quiet), folder

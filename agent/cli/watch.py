@@ -16,13 +16,13 @@ END_S = 5.0  # it has so long to end
 
 
 @contextmanager
-def viewer_beside(folder: Path, *, wanted: bool = True) -> Iterator[None]:
+def viewer_beside(folder: Path, runs_dir: Path, *, wanted: bool = True) -> Iterator[None]:
     """Show the run in `folder` while the block lasts. A viewer that does not start or dies is no matter for the run."""
     if not wanted:
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-m", "agent.cli.main", "play", str(folder.resolve())],
+        [sys.executable, "-m", "agent.cli.main", "play", str(folder.resolve()), "--runs-dir", str(runs_dir)],
         env={**os.environ, PARENT: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is for the training, which then takes its time to save
