@@ -163,18 +163,31 @@ def test_a_td_error_is_of_the_clipped_reward(tmp_path: Path) -> None:
 
 
 def test_figures_go_out_once_a_second(tmp_path: Path) -> None:
-    """Watched or not, about once a second; without a watcher there is neither picture nor weights."""
+    """While watched about once a second, with the rates since then; unwatched rarely, without picture and weights."""
     run = Run(tmp_path)
     live = LiveReader(tmp_path)
-    for _ in range(1000):
+    for _ in range(1500):
         run.tick(seconds=0.01)
-    assert 8 <= len(run.published) <= 11
+    assert len(run.published) == 2
     meta, arrays = live.read()
     assert live.read() is None and live.weights() is None
     assert meta["scene"] is None and arrays == {} and meta["q"] is None and meta["mode"] == "training"
-    assert meta["steps_per_s"] == pytest.approx(300.0) and meta["updates_per_s"] == pytest.approx(100.0)
-    assert meta["eta_s"] == pytest.approx((10_000 - meta["steps"]) / 300)
     assert meta["total_steps"] == 10_000 and meta["epsilon"] == 0.5
+    count, begun = len(run.published), run.clock.now
+    run.sign()
+    while live.read() is None:
+        run.tick(seconds=0.01)
+    assert run.clock.now - begun <= publish.LOOK_S + 0.02, "who looks waits for the figures of nobody"
+    figures = set()
+    for _ in range(1000):
+        run.sign()
+        run.tick(seconds=0.01)
+        meta = run.published[-1][0]
+        figures.add((meta["steps_per_s"], meta["updates_per_s"]))
+    assert len(run.published) > count + 100  # pictures as well
+    figures.discard((0.0, 0.0))  # the first had no tick to count
+    assert figures and all(pair == pytest.approx((300.0, 100.0), rel=1e-3) for pair in figures)
+    assert meta["eta_s"] == pytest.approx(max(0, 10_000 - meta["steps"]) / 300, abs=1.1)
     assert sum(meta["shares"].values()) == pytest.approx(1.0) and meta["memory_gib"] > 0.01
 
 
@@ -257,7 +270,7 @@ def test_a_paused_run_can_be_seen(tmp_path: Path) -> None:
             run.sign()
         run.publisher.breathe()
     meta, arrays = run.published[-1]
-    assert 5 <= len(run.published) - count <= 8
+    assert 3 <= len(run.published) - count <= 5
     assert meta["mode"] == "paused" and meta["steps_per_s"] == 0.0 and meta["eta_s"] is None
     assert arrays["picture"].shape == (8, 8, 3) and meta["q"] is None and meta["score"] == run.publisher._score
 

@@ -106,3 +106,17 @@ def test_an_interval_without_ticks_goes_on() -> None:
     rates.add(_tick(10, 0))
     clock.now += 1.0
     assert rates.take()["time/steps_per_s"] == pytest.approx(5.0)
+
+
+def test_what_is_skipped_counts_nowhere() -> None:
+    """An interval that begins anew, at other steps, knows nothing of what lies before."""
+    clock = Clock()
+    rates = Rates(clock=clock)
+    rates.add(_tick(100, 10, 1.0))
+    clock.now += 100.0
+    rates.skip(5_000, 700)
+    rates.add(_tick(5_030, 706, 0.01))
+    clock.now += 3.0
+    taken = rates.take()
+    assert taken["time/steps_per_s"] == pytest.approx(10.0) and taken["time/updates_per_s"] == pytest.approx(2.0)
+    assert taken["time/act_latency_p99"] == pytest.approx(10.0)

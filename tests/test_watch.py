@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -86,36 +84,6 @@ def test_a_training_is_watched_and_ends_with_its_viewer(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-
-
-@pytest.mark.slow
-def test_killing_viewers_never_disturbs_a_run(tmp_path: Path) -> None:
-    """Viewers are killed at random moments of their lives while a run trains; it finishes as if nobody had looked."""
-    config = tmp_path / "tiny.yaml"
-    config.write_text(str(short_runs.TINY | {"steps": 12_000}).replace("'", '"'))
-    words = ["train", "cartpole", "--config", str(config), "--runs-dir", str(tmp_path / "runs"), "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "agent.cli.main", *words], stderr=subprocess.PIPE, text=True)
-    killed = 0
-    try:
-        folder = eventually(lambda: next((tmp_path / "runs").glob("cartpole/*/live/now.slot"), None), 60).parents[1]
-        while process.poll() is None:
-            viewer = subprocess.Popen(
-                [sys.executable, "-m", "agent.cli.main", "play", str(folder), "--port", "18700"],
-                stdout=subprocess.DEVNULL,
-            )
-            end = time.monotonic() + random.uniform(0.0, 8.0)  # some die while they start, some while they show the run
-            while time.monotonic() < end and process.poll() is None:
-                with suppress(FileNotFoundError):  # the run has just ended
-                    (folder / "live" / "watched").touch()  # so that pictures and weights are published all the time
-                time.sleep(0.1)
-            viewer.kill()
-            viewer.wait()
-            killed += 1
-        assert process.returncode == 0, process.stderr.read()
-    finally:
-        process.kill()
-        process.wait()
-    assert killed >= 1
 
 
 def parent_of(pid: str) -> int | None:

@@ -137,7 +137,10 @@ class Control:
     def after(self, tick: Tick) -> None:
         """Publish a tick of our agent, then do what is asked: a pause or inference last until training goes on."""
         session = self._session
-        self._publisher.tick(tick, session.actor.last, restarted=session.games.current is not tick.step)
+        restarted = session.games.current is not tick.step
+        if not restarted and self._publisher.passes(tick):
+            return
+        self._publisher.tick(tick, session.actor.last, restarted=restarted)
         self._heed(tick.steps)
 
     def after_beat(self, steps: int) -> None:

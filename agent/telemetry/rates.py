@@ -37,6 +37,11 @@ class Rates:
         self._steps, self._updates = steps, updates
         self._start_interval()
 
+    def skip(self, steps: int, updates: int) -> None:
+        """Start the next interval here, at so many steps and updates: what was not added before counts nowhere."""
+        self._steps, self._updates = steps, updates
+        self._start_interval()
+
     def _start_interval(self) -> None:
         self._since = self._clock()
         self._steps_since, self._updates_since = self._steps, self._updates

@@ -1,4 +1,4 @@
-"""Publishes what a run is doing into RUN/live, for whoever looks: figures always, pictures and weights when watched.
+"""Publishes what a run is doing into RUN/live, for whoever looks: rates, pictures and weights only when watched.
 
 A publication shows game 0 at the moment in which an action was chosen: the picture, the values of all actions, the
 action, the reward that followed, and how wrong the values were about it. For that the next moment's values are needed,
@@ -26,6 +26,7 @@ from agent.viewer.slot import SlotWriter, pack
 from envs.scenes import Scene
 
 FIGURES_S = 1.0
+UNSEEN_S = 10.0  # the same while nobody watches
 LOOK_S = 0.25  # between two looks whether anybody watches
 WATCHED_S = 3.0  # so long after the viewer's last sign
 PICTURES_PER_S = 30.0
@@ -167,13 +168,17 @@ class Publisher:
             self.close()
             self._warn(f"Nobody can look at this run any more, training goes on: {error}")
 
-    def tick(self, tick: Tick, thought: Thought | None, *, restarted: bool = False) -> None:
-        """Take one turn of the loop; `thought` is what the actor was asked last, and answered.
+    def passes(self, tick: Tick) -> bool:
+        """Count a tick of which nothing is to be told, and say so; else do nothing: it is for `tick` then.
 
-        `restarted`: the games were started anew since.
+        What nobody looks at is to cost next to nothing, and a tick may take but a fraction of a millisecond.
         """
-        if not self._open:
-            return
+        if self._pending or (now := self._clock()) >= self._next_look or now < self._watched_until:
+            return False
+        self._count(tick)
+        return True
+
+    def _count(self, tick: Tick) -> None:
         step = tick.step
         if step.first[0]:
             self._begin()
@@ -181,12 +186,19 @@ class Publisher:
             self._score += float(step.reward[0])
             self._length += 1
         self._steps, self._updates, self._begun = tick.steps, tick.updates, True
-        if self.mode == "training":
-            self._rates.add(tick)
+
+    def tick(self, tick: Tick, thought: Thought | None, *, restarted: bool = False) -> None:
+        """Take one turn of the loop; `thought` is what the actor was asked last, and answered.
+
+        `restarted`: the games were started anew since.
+        """
+        if not self._open:
+            return
+        self._count(tick)
         now = self._clock()
         watched = now < self._watched_until
-        if not (self._pending or restarted or watched or now >= self._next_look):
-            return
+        if watched and self.mode == "training":
+            self._rates.add(tick)
         with self._spared():
             if self._pending:
                 self._go_on(tick, thought)
@@ -241,6 +253,9 @@ class Publisher:
         except OSError:
             sign = self._sign
         if sign != self._sign:
+            if now >= self._watched_until:  # the first sign: who looks is told at once
+                self._rates.skip(self._steps, self._updates)
+                self._speed, self._next_figures = None, now
             self._sign, self._watched_until = sign, now + WATCHED_S
         if now >= self._next_figures:
             self._publish_figures(now)
@@ -248,11 +263,13 @@ class Publisher:
             self._publish_weights(now)
 
     def _publish_figures(self, now: float) -> None:
-        self._next_figures = now + FIGURES_S
-        if now >= self._watched_until:
-            self._shown = None
+        watched = now < self._watched_until
+        self._next_figures = now + (FIGURES_S if watched else UNSEEN_S)
+        if watched:
+            self._measure()
+        else:
+            self._shown, self._measured, self._speed = None, {}, None
             self._pending.clear()
-        self._measure()
         training = self.mode == "training"
         speed = self._speed if training else None
         figures = {
