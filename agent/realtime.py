@@ -26,6 +26,8 @@ STANDSTILL_S = 0.1  # an onlooker who takes longer (evaluation, checkpoint) has 
 SUSPENDED_S = 1.0  # so far behind the game is not caught up with, frame by frame: the machine was suspended
 DEBT = 64  # updates carried from one interval to the next at most; what is owed beyond is dropped
 REHEARSALS = 8  # updates that are measured before learning begins: whole and in pieces, by turns
+COARSE = 1 / 8  # of an interval: of longer pieces the last one leaves too much time unused
+SHORTER = 0.8  # of the longest piece is left where it pays to take a batch in more parts
 LIKELY = 3  # intervals that a whole update may take for a faster form of it to be worth a try: it hardly fits otherwise
 MANY_MISSED = 0.05  # of a minute's deadlines, and a person is told
 STARVED_S = 10.0  # without a slice that fits, before all are measured anew; for as long once more: a person is told
@@ -42,6 +44,9 @@ class LearnsInSlices(Protocol):
 
     def settle(self, steps: int) -> bool:
         """Choose the form of whole updates, in a minute if need be; return whether it is another one now."""
+
+    def divide(self) -> bool:
+        """Make pieces shorter from the next update on; return whether that can be."""
 
     def advance(self, steps: int, fits: Callable[[Hashable], bool]) -> None:
         """Go on with updates until `fits` refuses the next slice; where none is open, a whole update is asked first."""
@@ -148,6 +153,12 @@ class Pace:
         if not settled or self._predictions[self._whole].least <= LIKELY * self._interval:
             if learner.settle(clock.steps) or not settled:
                 self._rehearse(learner, clock)
+        longest = self._longest()
+        while longest > COARSE * self._interval and learner.divide():
+            self._rehearse(learner, clock)
+            if self._longest() > SHORTER * longest:
+                break
+            longest = self._longest()
         clock.owed -= learner.updates - before
         self._stops += 1
         return True
@@ -195,6 +206,10 @@ class Pace:
         whole = self._predictions[self._whole].seconds
         pieces = sum(known.seconds for what, known in self._predictions.items() if what != self._whole)
         return pieces * (left // whole) <= left
+
+    def _longest(self) -> float:
+        """Return what the longest of the pieces takes when nothing disturbs it."""
+        return max((known.least for what, known in self._predictions.items() if what != self._whole), default=0.0)
 
     def _rehearse(self, learner: LearnsInSlices, clock: Clock) -> None:
         """Make a few updates, whole and in pieces, in whatever time they take; an open one is brought to its end."""

@@ -4,6 +4,9 @@ An update runs in a thread of its own that hands over to its caller where the ne
 of both ever runs: nothing is locked and nothing races. Drawing a batch is one slice, and so are the optimizer's step
 and the new priorities together; what lies between them changes neither weights nor replay. An update that fits is run
 whole, in the learner's fastest form.
+
+The slices of a large network are made shorter by taking its batch in parts, one behind the other: the gradient of a
+mean is the mean of the parts' gradients.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from agent.learner import Learner
-from agent.losses import Loss
+from agent.losses import Loss, LossFunction, Values
+from agent.types import Batch
 
+LEAST_PART = 4  # transitions: of fewer a layer takes hardly less time
 WHOLE = "whole"  # an update in one piece; the other slices are numbered, a layer's forward or backward pass each
 
 Fits = Callable[[Hashable], bool]  # asked before every slice; False: it must wait
@@ -43,6 +48,7 @@ class Slices:
         self._go, self._back = threading.Lock(), threading.Lock()  # held while the thread that waits for it must wait
         self._job: Callable[[], Any] = lambda: None  # what the other thread does next
         self._fits: Fits = lambda what: True
+        self.parts = 1  # that a batch is taken in, where an update is made in pieces
         self._next = 0  # the slice that an open update stands before; 0: none is open
         self._closing = False
         self._error: BaseException | None = None
@@ -65,6 +71,13 @@ class Slices:
         before = self._learner.execution
         self._whole(partial(self._learner.settle, steps))
         return self._learner.execution != before
+
+    def divide(self) -> bool:
+        """Take batches in twice as many parts from the next update on; return whether they can be."""
+        if self._next or self._learner.settings.batch_size < 2 * self.parts * LEAST_PART:
+            return False
+        self.parts *= 2
+        return True
 
     def advance(self, steps: int, fits: Fits) -> None:
         """Go on with the open update, and with further ones, until a slice does not fit.
@@ -149,7 +162,20 @@ class Slices:
 
     def _interruptible_loss(self, *args: Any) -> Loss:
         with _Boundaries(self._boundary):
-            return self._learner.loss(*args)
+            return in_parts(self._learner.loss, self.parts, *args)
+
+
+def in_parts(
+    loss: LossFunction, parts: int, online: Values, target: Values, batch: Batch, generator: torch.Generator
+) -> Loss:
+    """Return the loss of a batch that is taken in so many parts; fractions that are drawn are drawn for each."""
+    size = len(batch.r_t)
+    if parts == 1:
+        return loss(online, target, batch, generator)
+    split = [part.split(-(-size // parts)) for part in batch[:-1]]
+    found = [loss(online, target, Batch(*part, None), generator) for part in zip(*split, strict=True)]
+    mean = sum(each.loss * (len(each.td_error) / size) for each in found)
+    return Loss(mean, *(torch.cat(figures) for figures in list(zip(*found, strict=True))[1:]))
 
 
 class _Boundaries(TorchFunctionMode):

@@ -107,6 +107,23 @@ def test_slices_longer_than_an_interval_are_never_begun() -> None:
     assert len(told) == 1 and "a part of an update takes 11.0 ms" in told[0]
 
 
+def test_long_pieces_are_made_shorter_while_that_helps() -> None:
+    """Pieces of more than an eighth of an interval are halved; that stops where they do not get shorter."""
+    learned = {}
+    for most_parts, parts in ((1, 1), (8, 4), (2, 2)):
+        play = Play()
+        play.learner.takes, play.learner.most_parts = lambda number: 4 * MS, most_parts
+        play.play(300)
+        assert play.learner.parts == parts and play.pace.missed == 0
+        learned[parts] = play.learner.updates
+    assert learned[1] < learned[2] < learned[4]
+    stubborn = Play()
+    stubborn.learner.takes = lambda number: 4 * MS * stubborn.learner.parts  # whatever the parts, it takes as long
+    stubborn.learner.most_parts = 64
+    stubborn.play(100)
+    assert stubborn.learner.parts == 2
+
+
 def test_slices_that_were_measured_on_a_busy_machine_are_measured_anew() -> None:
     """When for ten seconds nothing has fitted the clock is stopped once more, and learning begins; nobody is warned."""
     play = Play()

@@ -183,3 +183,40 @@ def test_closing_drops_an_open_update() -> None:
     found.close()
     found.close()
     assert threading.active_count() == threads and found.learner.updates == updates
+
+
+def test_a_batch_in_parts_is_the_batch(played: tuple[Session, Slices]) -> None:
+    """More and shorter pieces lead to the same weights and priorities but for rounding; drawn fractions are others."""
+    found, slices = played
+    before, drawn = copy.deepcopy(found.state_dict()), found.learner.network.embedding is not None
+    count: dict[int, int] = {}
+    after: dict[int, list[torch.Tensor]] = {}
+    for _ in range(3):
+        asked: list[Hashable] = []
+        updates = slices.updates
+        slices.advance(200, lambda what: asked.append(what) or (what != WHOLE and slices.updates == updates))
+        count[slices.parts] = len(asked)
+        after[slices.parts] = [weight.detach().clone() for weight in found.learner.network.parameters()]
+        after[slices.parts].append(found.replay.tree.leaves.clone())
+        found.load_state_dict(before)
+        assert slices.divide()
+    assert count[1] < count[2] < count[4]
+    old = [weight.detach().clone() for weight in found.learner.network.parameters()]
+    for one, two, four, weight in zip(after[1], after[2], after[4], old, strict=False):
+        assert not torch.equal(one, weight)
+        if not drawn:
+            assert (one - two).norm() <= 1e-4 * (one - weight).norm() >= (one - four).norm()
+    if not drawn:
+        assert torch.allclose(after[1][-1], after[4][-1], rtol=1e-5)
+
+
+def test_a_batch_is_divided_between_updates_and_not_to_nothing(played: tuple[Session, Slices]) -> None:
+    """An open update is brought to its end as it was begun, and parts keep at least four transitions."""
+    found, slices = played
+    slices.advance(200, lambda what: what in (0, 1, 2))
+    assert not slices.divide() and slices.parts == 1
+    updates = slices.updates
+    slices.advance(200, lambda what: slices.updates == updates and what != WHOLE)
+    while slices.divide():
+        pass
+    assert 4 <= found.learner.settings.batch_size / slices.parts < 8

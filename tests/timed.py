@@ -89,6 +89,13 @@ class Learner:
         self.compiled_s: float | None = None
         self.compiled = self.to_settle = False
         self.settled = 0
+        self.parts = self.most_parts = 1  # a slice takes so much less time, and there are so many more
+
+    def divide(self) -> bool:
+        if self._next or self.parts == self.most_parts:
+            return False
+        self.parts *= 2
+        return True
 
     def unsettled(self, steps: int) -> bool:
         return self._next == 0 and self.to_settle
@@ -102,7 +109,7 @@ class Learner:
     def advance(self, steps: int, fits: Callable[[Hashable], bool]) -> None:
         while not self.unsettled(steps):
             if self._next == 0 and fits("whole"):
-                self._run(3)
+                self._run(3 * self.parts)
             elif fits(self._next):
                 self._run(1)
             else:
@@ -110,12 +117,12 @@ class Learner:
 
     def _run(self, slices: int) -> None:
         self.began.append(self._time.now())
-        if slices == 3 and self.compiled:
+        if slices == 3 * self.parts and self.compiled:
             self._time.now_s += self.compiled_s
         else:
             for _ in range(slices):
-                self._time.now_s += self.takes(self._next)
-                self._next = (self._next + 1) % 3
+                self._time.now_s += self.takes(self._next) / self.parts
+                self._next = (self._next + 1) % (3 * self.parts)
         self.updates += self._next == 0
 
 
