@@ -1,4 +1,4 @@
-"""What every test shares: one thread per process, no window, hypothesis without a clock, and what -m leaves out."""
+"""What every test shares: one thread per process, no window, hypothesis without a clock, --fast and --night."""
 
 from __future__ import annotations
 
@@ -24,8 +24,26 @@ settings.register_profile("house", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("house")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Two ways to choose by length, so that no test asks for itself how long it may take."""
+    group = parser.getgroup("length")
+    group.addoption("--fast", action="store_true", help="leave out the tests marked slow or night")
+    group.addoption("--night", action="store_true", help="run the tests marked night, minutes to hours, and no others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Turn --fast and --night into what -m says, together with an -m of the caller's own."""
+    given = [f"({config.option.markexpr})"] if config.option.markexpr else []
+    if config.option.fast and config.option.night:
+        raise pytest.UsageError("--fast and --night exclude each other")
+    if config.option.fast:
+        config.option.markexpr = " and ".join([*given, "not slow and not night"])
+    elif config.option.night:
+        config.option.markexpr = " and ".join([*given, "night"])
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip `gpu` tests where there is no CUDA device, and `night` tests unless -m names them."""
+    """Skip `gpu` tests where there is no CUDA device, and `night` tests unless --night or -m names them."""
     wanted = config.getoption("-m")
     if any(item.get_closest_marker("gpu") for item in items):
         import torch
@@ -33,7 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not torch.cuda.is_available():
             _skip(items, "gpu", "needs a CUDA device")
     if "night" not in wanted:
-        _skip(items, "night", "a night test: ./icebox test -m night")
+        _skip(items, "night", "a night test: ./icebox test --night")
 
 
 def _skip(items: list[pytest.Item], marker: str, reason: str) -> None:
