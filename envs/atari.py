@@ -7,15 +7,18 @@ end of a game. Neither is used: we watch the number of lives ourselves (`Lives`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from envs.host import Row
 from envs.scenes import Scene
 from envs.score import Score
 from envs.spec import GameSpec, checked_actions, game_seeds
 from envs.step import Step
+from envs.workers import DEADLINE_S, WorkerVector
 
 _SIZE = 84  # side of a frame (Mnih et al. 2015)
 _EMULATOR_FPS = 60.0
@@ -106,17 +109,26 @@ class AtariVector:
         self.num_envs = num_envs
         self.spec = _spec(rom, self._vector.ale.get_action_set(), stack=stack, frame_skip=frame_skip)
         self.current: Step | None = None
+        self.restarts = 0  # a C++ vector that fails ends the process; workers are replaced
         self.lives: np.ndarray | None = None  # i32 [B] with the newest step, 0 in games without lives
         self._score = Score(num_envs)
         self._lives = Lives(num_envs) if life_loss_ends else None
         self._waiting = False
 
+    def news(self) -> list[str]:
+        """Return nothing: no game is ever replaced here."""
+        return []
+
     def reset(self, seed: int) -> Step:
         """Start every game anew from `seed`; open episodes are dropped."""
+        return self.reset_games(game_seeds(seed, self.num_envs))
+
+    def reset_games(self, seeds: Sequence[int]) -> Step:
+        """Start every game anew, each from the seed that is given for it."""
         if self._waiting:
             self._vector.recv()
             self._waiting = False
-        observation, info = self._vector.reset(seed=np.array(game_seeds(seed, self.num_envs)))
+        observation, info = self._vector.reset(seed=np.array(seeds))
         self.current = self._score.start(observation)
         self.lives = info["lives"]
         if self._lives:
@@ -171,6 +183,63 @@ class AtariVector:
             self.lives = lives = info["lives"]
             self._score.ended = self._score.ended & ~over
         return self._lives.mark(step._replace(observation=observation), over, lives)
+
+
+class AtariHost:
+    """One Atari game as a worker keeps it: a C++ vector of one; arguments are those of `AtariVector`."""
+
+    last: Row
+
+    def __init__(self, rom: str, **settings: Any) -> None:
+        self._vector = AtariVector(rom, 1, **settings | {"threads": 1})
+
+    def reset(self, seed: int) -> Row:
+        """Begin an episode from `seed`."""
+        return self._row(self._vector.reset_games([seed]))
+
+    def step(self, action: int) -> Row:
+        """Play one step; after an end, begin anew."""
+        self._vector.send(np.array([action]))
+        return self._row(self._vector.recv())
+
+    def render(self) -> np.ndarray:
+        """Return the newest frame in gray, u8 [84, 84, 3]."""
+        return self._vector.render()
+
+    def scene(self) -> Scene:
+        """Return the newest frame, ready to be shown."""
+        return self._vector.scene()
+
+    def close(self) -> None:
+        """Free the emulator."""
+        self._vector.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Raise RuntimeError: the emulator's state cannot be reached."""
+        raise RuntimeError(f"{self._vector.spec.name} cannot give its state: ALE's C++ vector does not.")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raise ValueError: the emulator's state cannot be reached."""
+        raise ValueError(f"{self._vector.spec.name} cannot take a state: ALE's C++ vector does not.")
+
+    def _row(self, step: Step) -> Row:
+        episode = (step.episodes[0].score, step.episodes[0].length) if step.episodes else None
+        ends = bool(step.terminated[0]), bool(step.truncated[0])
+        self.last = Row(step.observation[0], float(step.reward[0]), *ends, bool(step.first[0]), episode)
+        return self.last
+
+
+def make_atari(
+    rom: str, num_envs: int, *, vectorize: str = "auto", deadline_s: float = DEADLINE_S, **settings: Any
+) -> AtariVector | WorkerVector:
+    """Return `num_envs` copies of an Atari game: auto in C++ threads, or in workers; `settings` are `AtariVector`'s.
+
+    Both kinds answer the same seed and actions with the same steps.
+    """
+    if vectorize == "workers":
+        spec = atari_spec(rom, **settings)
+        return WorkerVector(spec, num_envs, partial(AtariHost, rom, **settings), deadline_s=deadline_s, stateful=False)
+    return AtariVector(rom, num_envs, **settings)
 
 
 class AtariScreen:

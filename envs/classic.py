@@ -6,11 +6,8 @@ episode began with and the actions since: putting it back plays them again and c
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,15 +16,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.wrappers import FlattenObservation
 
-from envs.inline import InlineVector, check_same_game
+from envs.host import counted
+from envs.inline import InlineVector
 from envs.scenes import Scene
-from envs.score import Score
 from envs.seeds import SeedPool
-from envs.spec import GameSpec, checked_actions, game_seeds
-from envs.step import Step
+from envs.spec import GameSpec
+from envs.workers import DEADLINE_S, WorkerVector
 
 _ACTION_NAMES = {  # as Gymnasium's documentation has them
     "CartPole-v1": ("push cart to the left", "push cart to the right"),
@@ -39,8 +35,6 @@ _ACTION_NAMES = {  # as Gymnasium's documentation has them
 _QUIET = {"PYGAME_HIDE_SUPPORT_PROMPT": "1", "SDL_VIDEODRIVER": "dummy", "SDL_AUDIODRIVER": "dummy"}
 _SLOW_STEP_S = 1e-3  # a message to a worker and back costs about a tenth of this
 _TIMED_STEPS = 50
-_ANSWER_TIMEOUT_S = 300.0
-_CLOSE_TIMEOUT_S = 5.0
 _NO_PICTURES = "This game was made without pictures: make_vector_env(..., render=True) draws them."
 
 
@@ -50,9 +44,8 @@ class Replayable(gymnasium.Wrapper):
     With `seeds` every episode starts from one of them.
     """
 
-    def __init__(self, env: gymnasium.Env, row: int = 0, seeds: Sequence[int] | None = None) -> None:
+    def __init__(self, env: gymnasium.Env, seeds: Sequence[int] | None = None) -> None:
         super().__init__(env)
-        self._row = row
         self._pool = None if seeds is None else SeedPool(seeds)
         self._first_action = int(env.action_space.start) if isinstance(env.action_space, Discrete) else None
         self._seed: int | None = None
@@ -97,7 +90,7 @@ class Replayable(gymnasium.Wrapper):
         self._length += 1
         self._observation, reward, terminated, truncated, _ = answer
         self._ended = bool(terminated or truncated)
-        return self._observation, float(reward), bool(terminated), bool(truncated), {}
+        return self._observation, reward, terminated, truncated, {}
 
     def render(self) -> np.ndarray:
         """Return a picture, u8 [H, W, 3]; RuntimeError when the game was not made for it."""
@@ -149,150 +142,8 @@ class Replayable(gymnasium.Wrapper):
         if self._pool is not None:
             self._pool.load_state_dict(state.get("random_pool"))
 
-    def state(self) -> dict[str, Any]:
-        """As `state_dict`, under a name that a wrapped game is unlikely to have."""
-        return self.state_dict()
-
-    def load_own_state(self, states: Mapping[str, Any]) -> str | None:
-        """Put back this game's own state out of those of the whole vector; return why not, as an error ends a worker."""
-        try:
-            self.load_state_dict(states[str(self._row)])
-        except ValueError as error:
-            return str(error)
-        return None
-
     def _generator_state(self) -> dict[str, Any]:
         return self.unwrapped.np_random.bit_generator.state
-
-
-class _Workers(AsyncVectorEnv):
-    """Gymnasium's worker processes, of which one alone can be asked: `call` sends a message to each."""
-
-    def call_one(self, row: int, name: str) -> Any:
-        """Return what the method `name` of the game in column `row` answers."""
-        pipe = self.parent_pipes[row]
-        pipe.send(("_call", (name, (), {})))
-        if not pipe.poll(_ANSWER_TIMEOUT_S):
-            raise multiprocessing.TimeoutError
-        answer, worked = pipe.recv()
-        self._raise_if_errors([worked or other != row for other in range(self.num_envs)])
-        return answer
-
-
-class WorkerVector:
-    """B Gymnasium games, each in its own process, with the verbs reset, send, recv; they play from `send` on."""
-
-    stateful = True
-
-    def __init__(
-        self, spec: GameSpec, num_envs: int, gymnasium_id: str, render: bool, seeds: Sequence[int] | None
-    ) -> None:
-        self.spec = spec
-        self.num_envs = num_envs
-        self._score = Score(num_envs)
-        self._waiting = False
-        self._workers = _Workers(
-            [partial(make_game, gymnasium_id, render, row, seeds) for row in range(num_envs)],
-            shared_memory=True,
-            copy=False,
-            # Forked workers start at once and leave no helper process behind; elsewhere than on Linux fork is unsafe.
-            context="fork" if sys.platform == "linux" else "spawn",
-            daemon=True,
-            # Replayable begins anew by itself, as it must after its state was put back at an end.
-            autoreset_mode=AutoresetMode.DISABLED,
-        )
-
-    @property
-    def current(self) -> Step | None:
-        """The newest step, None before the first reset."""
-        return self._score.current
-
-    def reset(self, seed: int) -> Step:
-        """Start every game anew from `seed`; open episodes are dropped."""
-        if self._waiting:
-            self._receive()
-        observation, _ = self._answer("reset", seed=game_seeds(seed, self.num_envs))
-        return self._score.start(np.array(observation, dtype=self.spec.observation_dtype))
-
-    def send(self, action: np.ndarray) -> None:
-        """Start the games on their next step without waiting: i64 [B], or f32 [B, n] when actions are continuous."""
-        if self.current is None:
-            raise RuntimeError("Reset the games before the first action.")
-        self._answer("step_async", checked_actions(self.spec, self.num_envs, action))
-        self._waiting = True
-
-    def recv(self) -> Step:
-        """Wait for the games and return their step."""
-        if not self._waiting:
-            raise RuntimeError("Send actions before receiving a step.")
-        observation, reward, terminated, truncated, _ = self._receive()
-        return self._score.step(
-            np.array(observation, dtype=self.spec.observation_dtype), reward, terminated, truncated
-        )
-
-    def render(self, game: int = 0) -> np.ndarray:
-        """Return a picture of one game, u8 [H, W, 3]."""
-        if self._workers.render_mode is None:
-            raise RuntimeError(_NO_PICTURES)
-        return self._ask(game, "render")
-
-    def scene(self, game: int = 0) -> Scene:
-        """Return what another process needs to draw one game; only that game's worker is asked."""
-        return self._ask(game, "scene")
-
-    def close(self) -> None:
-        """End the workers, by force when they do not answer; a second call does nothing."""
-        if self._workers.closed:
-            return
-        try:
-            if self._waiting:
-                self._workers.step_wait(timeout=_CLOSE_TIMEOUT_S)
-            self._workers.close(timeout=_CLOSE_TIMEOUT_S)
-        except Exception:  # dead or hung: whatever state they are in, they must not outlive this call
-            for process in self._workers.processes:
-                process.kill()
-                process.join()
-            self._workers.closed = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the exact state of every game, of the score and the newest step."""
-        if self._waiting:
-            raise RuntimeError("Receive the step that was sent for before taking the state of the games.")
-        score = self._score.state_dict()
-        games = self._answer("call", "state")
-        return {
-            "game": self.spec.name,
-            "score": score,
-            "games": {str(row): game for row, game in enumerate(games)},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, from either kind of vector; ValueError when it is of other games."""
-        check_same_game(self.spec, state)
-        self._score.load_state_dict(state["score"])
-        for error in self._answer("call", "load_own_state", dict(state["games"])):
-            if error is not None:
-                raise ValueError(error)
-
-    def _ask(self, game: int, name: str) -> Any:
-        if self.current is None or self._waiting:
-            raise RuntimeError(f"Reset the games, and receive what was sent for, before asking one for its {name}.")
-        return self._answer("call_one", game, name)
-
-    def _receive(self) -> tuple[Any, ...]:
-        answer = self._answer("step_wait", timeout=_ANSWER_TIMEOUT_S)
-        self._waiting = False  # only now: a worker that did not answer cannot be closed by asking
-        return answer
-
-    def _answer(self, verb: str, *arguments: Any, **options: Any) -> Any:
-        try:
-            return getattr(self._workers, verb)(*arguments, **options)
-        except (EOFError, ConnectionError) as error:
-            raise RuntimeError(f"A worker process of {self.spec.name} has died; start the vector again.") from error
-        except multiprocessing.TimeoutError as error:
-            raise RuntimeError(
-                f"A worker process of {self.spec.name} did not answer within {_ANSWER_TIMEOUT_S:.0f} seconds."
-            ) from error
 
 
 def make_classic(
@@ -303,24 +154,28 @@ def make_classic(
     vectorize: str = "inline",
     render: bool = False,
     seeds: Sequence[int] | None = None,
+    deadline_s: float = DEADLINE_S,
 ) -> InlineVector | WorkerVector:
     """Return `num_envs` copies of a Gymnasium game; `vectorize` is inline, workers, or auto: whichever is faster.
 
-    With `seeds` every episode of every copy starts from one of them.
+    With `seeds` every episode of every copy starts from one of them. `deadline_s` is for workers.
     Both kinds answer the same seed and actions with the same steps, so the choice never shows in a result.
     """
-    spec = classic_spec(name, gymnasium_id)
+    spec = classic_spec(name, gymnasium_id, render)
     if vectorize == "auto":
         several = num_envs > 1 and (os.cpu_count() or 1) > 1
         vectorize = "workers" if several and seconds_per_step(gymnasium_id) > _SLOW_STEP_S else "inline"
+    host = partial(counted, spec, partial(make_game, gymnasium_id, render, seeds))
     if vectorize == "workers":
-        return WorkerVector(spec, num_envs, gymnasium_id, render, seeds)
-    return InlineVector(spec, [make_game(gymnasium_id, render, row, seeds) for row in range(num_envs)])
+        return WorkerVector(spec, num_envs, host, deadline_s=deadline_s)
+    return InlineVector(spec, num_envs, host)
 
 
-def classic_spec(name: str, gymnasium_id: str) -> GameSpec:
-    """Describe a Gymnasium game under the name `name`; ValueError when its spaces are not ours."""
-    with make_game(gymnasium_id, render=False) as game:
+def classic_spec(name: str, gymnasium_id: str, render: bool = False) -> GameSpec:
+    """Describe a Gymnasium game under the name `name`; ValueError when its spaces are not ours, or it cannot be drawn
+    though `render` asks for it.
+    """
+    with make_game(gymnasium_id, render) as game:
         actions, observations = game.action_space, game.observation_space
         num_actions = int(actions.n) if isinstance(actions, Discrete) else 0
         threshold = game.unwrapped.spec.reward_threshold
@@ -357,13 +212,10 @@ def seconds_per_step(gymnasium_id: str) -> float:
         return statistics.median(times)
 
 
-def make_game(gymnasium_id: str, render: bool, row: int = 0, seeds: Sequence[int] | None = None) -> Replayable:
-    """Return one game, for column `row` of a vector; ValueError when it cannot be made, drawn, or has other spaces."""
+def make_game(gymnasium_id: str, render: bool, seeds: Sequence[int] | None = None) -> Replayable:
+    """Return one game; ValueError when it cannot be made, drawn, or has other spaces."""
     for variable, value in _QUIET.items():
         os.environ.setdefault(variable, value)
-    if multiprocessing.parent_process() is not None:
-        # Ctrl-C reaches every process of the terminal: it is for the parent, which finishes the step and saves.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         game = gymnasium.make(gymnasium_id, render_mode="rgb_array" if render else None, disable_env_checker=True)
     except (gymnasium.error.Error, ImportError, TypeError) as error:
@@ -372,7 +224,7 @@ def make_game(gymnasium_id: str, render: bool, row: int = 0, seeds: Sequence[int
     try:
         if render and "rgb_array" not in game.metadata.get("render_modes", ()):
             raise ValueError(f"{gymnasium_id} cannot be watched: it draws no pictures (no render mode rgb_array).")
-        return Replayable(_with_known_spaces(game), row, seeds)
+        return Replayable(_with_known_spaces(game), seeds)
     except ValueError:
         game.close()
         raise

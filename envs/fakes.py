@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from envs.inline import check_same_game
 from envs.scenes import Scene
 from envs.score import Score
-from envs.spec import GameSpec, checked_actions
+from envs.spec import GameSpec, check_same_game, checked_actions
 from envs.step import Step
 
 
@@ -74,6 +73,11 @@ class CountingGame:
         self._time = np.zeros(num_envs, dtype=np.int64)
         self._observation = np.zeros((num_envs, *self.spec.observation_shape), dtype=self.spec.observation_dtype)
         self.closed = False
+        self.restarts = 0  # it never fails
+
+    def news(self) -> list[str]:
+        """Return nothing: nothing ever happens to these games."""
+        return []
 
     @property
     def current(self) -> Step | None:

@@ -11,8 +11,8 @@ from envs.spec import GameSpec, game_seeds
 
 if TYPE_CHECKING:
     from envs.atari import AtariVector
-    from envs.classic import WorkerVector
     from envs.inline import InlineVector
+    from envs.workers import WorkerVector
 
 CLASSIC = {
     "cartpole": "CartPole-v1",
@@ -82,11 +82,15 @@ def make_vector_env(
     minatar: Mapping[str, Any] | None = None,
     render: bool = False,
     seeds: int | None = None,
+    deadline_s: float = 8.0,
 ) -> InlineVector | WorkerVector | AtariVector:
     """Return `num_envs` copies of a game, already reset with `seed`: the first step is `current`.
 
-    `vectorize` is auto, inline or workers; only Gymnasium's games can run in workers, and Atari has `threads` of its
-    own. `render` makes pictures possible for Gymnasium's games; the others can always draw. ValueError as in `spec`.
+    `vectorize` is auto, inline or workers; Atari has C++ `threads` of its own instead of inline. `render` makes
+    pictures possible for Gymnasium's games; the others can always draw. ValueError as in `spec`.
+
+    A worker that dies, does not answer within `deadline_s`, raises or answers with garbage is replaced, and so is a
+    game in this process that raises or answers with garbage; GameFailure when that happens again and again.
 
     With `seeds` every episode starts from one of so many seeds, which follow from `seed`; a later `reset` with another
     seed changes only which of them is drawn when. Not for Atari.
@@ -105,24 +109,32 @@ def make_vector_env(
 
         if vectorize == "auto" and name in CLASSIC:
             vectorize = "inline"  # measured: a step takes 10 to 50 microseconds, less than a message
-        vector = make_classic(name, _gymnasium_id(name), num_envs, vectorize=vectorize, render=render, seeds=pool)
+        vector = make_classic(
+            name,
+            _gymnasium_id(name),
+            num_envs,
+            vectorize=vectorize,
+            render=render,
+            seeds=pool,
+            deadline_s=deadline_s,
+        )
     elif family == "minatar":
-        if vectorize == "workers":
-            raise ValueError(f"{name} always runs in line, it is faster there: leave vectorize at auto.")
         from envs.minatar import make_minatar
 
-        vector = make_minatar(rom, num_envs, seeds=pool, **_needed("minatar", minatar))
+        settings = _needed("minatar", minatar)
+        vector = make_minatar(rom, num_envs, vectorize=vectorize, deadline_s=deadline_s, seeds=pool, **settings)
     else:
-        if vectorize != "auto":
-            raise ValueError(f"{name} always runs in C++ threads: leave vectorize at auto and set threads instead.")
+        if vectorize == "inline":
+            raise ValueError(f"{name} runs in C++ threads or in workers: set threads 1 for one thread beside this one.")
         if seeds is not None:
             raise ValueError(
                 f"{name} cannot start its episodes from {seeds} seeds: ALE's C++ vector begins them by itself. Leave"
                 " game.seeds at none, or take a game of another family."
             )
-        from envs.atari import AtariVector
+        from envs.atari import make_atari
 
-        vector = AtariVector(rom, num_envs, threads=threads, **_needed("atari", atari))
+        settings = _needed("atari", atari)
+        vector = make_atari(rom, num_envs, vectorize=vectorize, deadline_s=deadline_s, threads=threads, **settings)
     try:
         vector.reset(seed)
     except BaseException:

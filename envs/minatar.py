@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from envs.host import counted
 from envs.inline import InlineVector
 from envs.scenes import Scene
 from envs.seeds import SeedPool
 from envs.spec import GameSpec
+from envs.workers import DEADLINE_S, WorkerVector
 
 _ACTION_NAMES = {"n": "noop", "l": "left", "u": "up", "r": "right", "d": "down", "f": "fire"}
 _CONSTANT = {"random", "channels", "action_map"}  # attributes of a game that are no part of its changing state
@@ -185,10 +188,16 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def make_minatar(rom: str, num_envs: int, **settings: Any) -> InlineVector:
-    """Return `num_envs` copies of a MinAtar game; `settings` are those of `MinAtarGame`."""
-    games = [MinAtarGame(rom, **settings) for _ in range(num_envs)]
-    return InlineVector(minatar_spec(rom, games[0]), games)
+def make_minatar(
+    rom: str, num_envs: int, *, vectorize: str = "inline", deadline_s: float = DEADLINE_S, **settings: Any
+) -> InlineVector | WorkerVector:
+    """Return `num_envs` copies of a MinAtar game, in this process or in workers; `settings` are `MinAtarGame`'s."""
+    make = partial(MinAtarGame, rom, **settings)
+    spec = minatar_spec(rom, make())
+    host = partial(counted, spec, make)
+    if vectorize == "workers":
+        return WorkerVector(spec, num_envs, host, deadline_s=deadline_s)
+    return InlineVector(spec, num_envs, host)
 
 
 def minatar_spec(rom: str, game: MinAtarGame) -> GameSpec:
@@ -201,7 +210,7 @@ def minatar_spec(rom: str, game: MinAtarGame) -> GameSpec:
         num_actions=len(game.action_names),
         action_names=game.action_names,
         frame_skip=1,
-        fps=20.0,  # as minatar's own display: 50 ms a step
+        fps=30.0,  # smooth; it has no pace of its own (minatar's display pauses 50 ms a step)
         gymnasium_id=None,  # MinAtar/* exists only after minatar.gym.register_envs(), with other axes
         pixels=False,
         solved_at=None,

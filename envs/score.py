@@ -10,6 +10,9 @@ import numpy as np
 from envs.step import Episode, Step, step_from_state, step_state
 
 
+LARGEST = float(np.finfo(np.float32).max)
+
+
 class Score:
     """Turns what B games answered into Steps, and says which episodes ended and how they were scored."""
 
@@ -35,10 +38,11 @@ class Score:
     ) -> Step:
         """Count one answer of B games with next-step autoreset and return it.
 
-        `reward` is raw, of any number type, and 0 where an episode begins.
+        `reward` is raw, of any number type, and 0 where an episode begins. One that is not finite in 32 bits adds
+        nothing to the score: no episode of a run may have a score that nothing can be compared with.
         """
         first = self.ended
-        self._score += reward
+        self._score += np.where(np.abs(reward) <= LARGEST, reward, 0.0)
         self._length += ~first
         self.ended = terminated | truncated
         episodes = tuple(
@@ -47,7 +51,9 @@ class Score:
         if episodes:
             self._score[self.ended] = 0.0
             self._length[self.ended] = 0
-        self.current = Step(observation, reward.astype(np.float32), terminated, truncated, first.copy(), episodes)
+        with np.errstate(over="ignore"):  # what is too large for 32 bits is infinite, and heeded as such
+            raw = reward.astype(np.float32)
+        self.current = Step(observation, raw, terminated, truncated, first.copy(), episodes)
         return self.current
 
     def state_dict(self) -> dict[str, Any]:

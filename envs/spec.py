@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +48,12 @@ def game_seeds(seed: int, num_envs: int) -> list[int]:
     """
     start = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return [(start + game) % 2**31 for game in range(num_envs)]
+
+
+def check_same_game(spec: GameSpec, state: Mapping[str, Any]) -> None:
+    """Raise ValueError when `state` was taken from another game than `spec`."""
+    if state["game"] != spec.name:
+        raise ValueError(f"The saved state is of {state['game']}, but this vector plays {spec.name}.")
 
 
 def checked_actions(spec: GameSpec, num_envs: int, action: np.ndarray) -> np.ndarray:
