@@ -122,24 +122,30 @@ def values_of(model: BaseAlgorithm, observations: np.ndarray) -> np.ndarray | No
 def check_alike(
     stranger: Stranger, model: BaseAlgorithm, raw: np.ndarray, seen: np.ndarray | None = None, tolerance: float = 1e-5
 ) -> None:
-    """Assert that network and graph act on `raw` as stable-baselines3 does on `seen`, what its wrappers made of it."""
+    """Assert that a policy acts on `raw` bit for bit as stable-baselines3 on `seen`, which its wrappers made of it.
+
+    Outputs of its network and of its graph are as near as their order of summing lets them be.
+    """
     seen = raw if seen is None else seen
     expected, _ = model.predict(seen, deterministic=True)
-    given = raw if stranger.dtype == "uint8" else raw.astype(np.float32)
+    np.testing.assert_array_equal(stranger.act(raw), expected)
+    head = stranger.graph.head
+    given = raw if stranger.graph.dtype == "uint8" else raw.astype(np.float32)
     with torch.no_grad():
         live = stranger.network(torch.as_tensor(given)).numpy()
     frozen = graph.run(stranger.graph, given)
-    assert stranger.shape == raw.shape[1:] and live.shape == frozen.shape == (len(raw), stranger.graph.num_outputs)
+    assert stranger.graph.shape == raw.shape[1:]
+    assert live.shape == frozen.shape == (len(raw), stranger.graph.num_outputs)
     values = values_of(model, seen)
     for outputs, slack in ((live, 1e-6), (frozen, tolerance)):
-        actions = graph.decide(stranger.head, outputs)
+        actions = graph.decide(head, outputs)
         if values is None:
-            assert isinstance(stranger.head, Continuous)
-            span = np.float32(stranger.head.high) - np.float32(stranger.head.low)
+            assert isinstance(head, Continuous)
+            span = np.float32(head.high) - np.float32(head.low)
             np.testing.assert_allclose(actions / span, expected / span, rtol=0, atol=10 * slack)
             assert len(np.unique(actions.round(3))) > len(raw) / 20, "these observations tell nothing apart"
             continue
-        assert isinstance(stranger.head, Discrete)
+        assert isinstance(head, Discrete)
         centred, wanted = (each - each.mean(axis=1, keepdims=True) for each in (outputs, values))
         reach = np.abs(wanted).max()
         np.testing.assert_allclose(centred, wanted, rtol=0, atol=slack * reach)

@@ -39,6 +39,13 @@ def test_a_live_policy_gives_its_outputs_and_the_best() -> None:
     assert values is None and action.tolist() == [1.0, -0.5]
 
 
+def test_a_live_policy_chooses_as_it_is_told() -> None:
+    """Where a policy brings its own way from outputs to an action, that is taken and not the head's."""
+    outputs = np.float32([[0.1, 0.7, 0.2]])
+    second = LivePolicy(lambda x: outputs, Discrete(3), FACTS, choose=lambda given: np.argsort(given)[:, 1])
+    assert second.q(np.zeros((1, 4), np.float32))[1] == 2
+
+
 def test_the_latest_policy_takes_new_weights_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once a second at most it asks; weights with another number of updates are written into the same tensors."""
     now = 100.0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from agent.freeze import graph
 from agent.freeze.sb3_policy import load_zip
 from hostile import Bomb, Members, expanded, members_of, overlapping, pickled, with_bomb_in_tensors, with_data
-from hostile import with_inner, with_tensors, zipped
-from strangers import fresh, sample
+from hostile import watched, with_inner, with_tensors, zipped
+from strangers import Silent, fresh, sample
 
+ROOT = Path(__file__).parent.parent
 SEEN = spaces.Box(-1, 1, (4,), np.float32)
 FIRST = "q_net.q_net.0.weight"
 
@@ -68,7 +71,7 @@ def test_code_in_a_field_that_is_not_needed(field: str, good: Members, tmp_path:
     stranger = load_zip(path)
     path.write_bytes(zipped(good))
     raw = sample(SEEN, 20)
-    np.testing.assert_array_equal(graph.run(stranger.graph, raw), graph.run(load_zip(path).graph, raw))
+    np.testing.assert_array_equal(stranger.act(raw), load_zip(path).act(raw))
     assert not marker.exists()
 
 
@@ -151,6 +154,41 @@ def kwargs(**settings: Any) -> Callable[[Members], bytes]:
     return changed(policy_kwargs=pickled({"net_arch": [8, 6], "activation_fn": torch.nn.Tanh, **settings}))
 
 
+def patched(content: bytes, mark: bytes, behind: int, new: bytes) -> bytes:
+    """Some bytes replaced, so far behind the last of a mark."""
+    at = content.rindex(mark) + behind
+    return content[:at] + new + content[at + len(new) :]
+
+
+def twice(good: Members, name: str) -> bytes:
+    """A zip with two members of one name."""
+    stream = io.BytesIO(zipped(good))
+    with warnings.catch_warnings(), zipfile.ZipFile(stream, "a") as archive:
+        warnings.simplefilter("ignore")
+        archive.writestr(name, b"{}")
+    return stream.getvalue()
+
+
+def linked(good: Members, name: str) -> bytes:
+    """A zip in which a member says that it is a symbolic link."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for each, content in good.items():
+            info = zipfile.ZipInfo(each)
+            if each == name:
+                info.create_system, info.external_attr, content = 3, 0o120777 << 16, b"/etc/passwd"
+            archive.writestr(info, content)
+    return stream.getvalue()
+
+
+def shared(state: dict[str, Any]) -> None:
+    """Tensors that act, of one storage."""
+    state["q_net.q_net.0.bias"] = torch.ones(8)
+    state["q_net.q_net.2.bias"] = state["q_net.q_net.0.bias"][:6]
+
+
+TENSORS, AT, SIDES = "archive/data.pkl", b"QK\x00", b"K\x08K\x04"
+PARTS = spaces.Dict({f"part {n}": SEEN for n in range(20)})
 DEEP = {":serialized:": base64.b64encode(b"\x80\x04N" + b"\x85" * 40_000 + b".").decode()}
 WEIGHT = torch.ones(8, 4)
 NAN, INFINITE = WEIGHT.clone(), WEIGHT.clone()
@@ -184,7 +222,7 @@ ATTACKS: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "no text in it": (changed(observation_space={":serialized:": 7}), "not encoded"),
     "a deep pickle": (changed(observation_space=DEEP), "something else where a space"),
     "huge layers": (kwargs(net_arch=[10**9]), "hidden layers of .1000000000., its tensors have .8, 6."),
-    "huge layers by actor": (kwargs(net_arch={"pi": [2**62]}), "its net_arch says"),
+    "huge layers by actor": (kwargs(net_arch={"pi": [2**62]}), "its net_arch says more or wider layers"),
     "layers of text": (kwargs(net_arch="big"), "should be a number"),
     "other layers": (kwargs(net_arch=[6, 8]), "its net_arch says"),
     "unknown settings": (kwargs(layer_norm=True), "'layer_norm', which no supported policy class takes"),
@@ -206,6 +244,23 @@ ATTACKS: dict[str, tuple[Callable[[Members], bytes], str]] = {
     "the other byte order": (rewired("archive/byteorder", b"little", b"big"), "byte order"),
     "more actions": (changed(action_space=pickled(spaces.Discrete(4))), "gives 3 numbers, but its actions need 4"),
     "actions from 1": (changed(action_space=pickled(spaces.Discrete(3, start=1))), "start at 1"),
+    "encrypted": (lambda good: patched(zipped(good), b"PK\x01\x02", 8, b"\x01"), "is encrypted"),
+    "duplicates": (lambda good: twice(good, "data"), "two members named 'data'"),
+    "a link": (lambda good: linked(good, "data"), "its data are not JSON"),
+    "a folder": (lambda good: zipped({**good, "data/": b""}), "'data/', which does not belong"),
+    "wide JSON": (text('{"a": "\U0001f9ca"}'.encode()), "not JSON as stable-baselines3 writes it"),
+    "a long number": (text(b'{"a": ' + b"9" * 5000 + b"}"), "not JSON"),
+    "many layers": (kwargs(net_arch=[{"pi": list(range(1, 90))}] * 50), "more or wider layers"),
+    "wide layers": (kwargs(net_arch=[2**200]), "more or wider layers"),
+    "an offset": (rewired(TENSORS, AT + SIDES, b"QK\x01" + SIDES), "does not lie within its 32"),
+    "far away": (rewired(TENSORS, AT + SIDES, b"QJ\xff\xff\xff\x7f" + SIDES), "does not lie within"),
+    "long strides": (rewired(TENSORS, b"K\x04K\x01\x86", b"J\xff\xff\xff\x7fK\x01\x86"), "not dense"),
+    "strides backwards": (rewired(TENSORS, b"K\x04K\x01\x86", b"J\xff\xff\xff\xffK\x01\x86"), "not dense"),
+    "another kind of number": (rewired(TENSORS, b"FloatStorage", b"DoubleStorage"), "not float32|does not lie"),
+    "whole numbers": (rewired(TENSORS, b"FloatStorage", b"IntStorage"), "int32"),
+    "quantized": (rewired(TENSORS, b"FloatStorage", b"QInt32Storage"), "QInt32Storage, which are not read"),
+    "shared numbers": (lambda good: zipped(with_tensors(good, shared)), "shares numbers with another"),
+    "many parts": (changed(observation_space=pickled(PARTS)), "its features extractor takes one array"),
     "pushing": (changed(action_space=pickled(spaces.Box(-1, 1, (3,)))), "a Box space, which is not supported for DQN"),
     "other observations": (changed(observation_space=pickled(spaces.Box(-1, 1, (5,)))), "5 numbers arrive"),
     "endless observations": (changed(observation_space=pickled(spaces.MultiBinary(10**9))), "no game has"),
@@ -247,3 +302,36 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load_zip(Path("/dev/zero"))
     with pytest.raises(ValueError, match="other.pkl cannot be loaded: there is no such file"):
         load_zip(tmp_path, tmp_path / "other.pkl")
+
+
+def with_statistics(folder: Path) -> Path:
+    """A folder with a policy and the statistics beside it."""
+    folder.mkdir()
+    push = spaces.Box(-1, 1, (2,), np.float32)
+    fresh("PPO", SEEN, push, policy_kwargs={"net_arch": [5], "activation_fn": torch.nn.Tanh}).save(folder / "ppo.zip")
+    normalize = VecNormalize(DummyVecEnv([lambda: Silent(SEEN, push)]))
+    normalize.obs_rms.mean += 0.1
+    normalize.save(str(folder / "ppo.vecnormalize.pkl"))
+    return folder
+
+
+def test_every_field(tmp_path: Path) -> None:
+    """Whatever of 51 payloads stands in whichever field: no code runs, nothing is opened, memory stays within its
+    limit, and what is read is refused in a sentence or acts as the sound policy."""
+    folder = with_statistics(tmp_path / "policies")
+    report = watched(tmp_path, str(ROOT / "tests" / "payloads.py"), str(folder), "11")
+    assert report["findings"] == []
+    assert report["refused"] > 300 and report["loaded"] > 100
+
+
+@pytest.mark.night
+def test_every_field_of_several_policies(tmp_path: Path) -> None:
+    """The same with every payload within every field, of every kind of policy."""
+    folder = with_statistics(tmp_path / "policies")
+    fresh("DQN", SEEN, spaces.Discrete(3), policy_kwargs={"net_arch": [8]}).save(folder / "dqn.zip")
+    push = spaces.Box(-1, 1, (2,), np.float32)
+    fresh("TQC", SEEN, push, policy_kwargs={"net_arch": [8]}, use_sde=True).save(folder / "tqc.zip")
+    seen = spaces.Dict(a=SEEN, b=spaces.Discrete(3))
+    fresh("A2C", seen, spaces.MultiDiscrete([2, 3]), "MultiInputPolicy").save(folder / "dict.zip")
+    report = watched(tmp_path, str(ROOT / "tests" / "payloads.py"), str(folder), "1")
+    assert report["findings"] == [] and report["refused"] > 5000

@@ -11,6 +11,8 @@ import short_runs
 
 from agent.cli.source import load_source
 from agent.freeze.graph import decide, run
+from agent.freeze.vec_normalize import read_statistics
+from strangers import SIX, Known, load_known
 
 ZOO = Path(__file__).parent / "zoo"
 
@@ -46,6 +48,21 @@ def test_a_zip_says_its_game_by_its_name(name: str, game: str, algorithm: str) -
     source = load_source(str(ZOO / f"{name}.zip"), Path("runs"), None, "best")
     assert (source.game, source.algorithm) == (game, algorithm)
     assert any(game in note for note in source.notes)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("known", SIX, ids=lambda known: known.file)
+def test_a_zip_acts_bit_for_bit(known: Known) -> None:
+    """A zip is played, watched and judged as stable-baselines3 itself plays it."""
+    source = load_source(str(ZOO / f"{known.file}.zip"), Path("runs"), None, "best")
+    model, observation = load_known(known), states(source, 202)
+    for rows in (observation[:200], observation[1:3]):
+        seen = rows
+        if known.algorithm == "A2C":
+            one = read_statistics((ZOO / "a2c-MountainCar-v0.vecnormalize.pkl").read_bytes())
+            seen = (rows - one.mean) / np.sqrt(one.var + one.epsilon)
+            seen = np.clip(seen, -one.clip_obs, one.clip_obs).astype(np.float32)
+        assert source.act(rows).tobytes() == model.predict(seen.copy(), deterministic=True)[0].tobytes()
 
 
 def test_what_cannot_be_frozen_is_named(tmp_path: Path) -> None:

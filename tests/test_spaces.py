@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from agent.freeze.spaces import MOST_ENTRIES, Box, Discrete, MultiBinary, OtherSpace, as_space
+from agent.freeze.spaces import MOST_ENTRIES, MOST_PARTS, Box, Discrete, MultiBinary, MultiDiscrete, OtherSpace, Parts
+from agent.freeze.spaces import as_space, kind_of, num_entries
 from agent.freeze.symbols import Made, Name, read_whole
 from hostile import members_of
 from strangers import ZOO
@@ -36,7 +37,7 @@ def test_boxes(low: np.ndarray, protocol: int, unbounded: bool) -> None:
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_other_spaces(protocol: int) -> None:
-    """Discrete spaces and those of zeros and ones are read; the rest is known by name."""
+    """Choices, zeros and ones, and dictionaries in their order are read; the rest is known by name."""
 
     def through(space: spaces.Space) -> Any:
         return as_space(read_whole(pickle.dumps(space, protocol)))
@@ -45,8 +46,12 @@ def test_other_spaces(protocol: int) -> None:
     assert through(spaces.Discrete(5, start=2)) == Discrete(5, 2)
     assert through(spaces.MultiBinary(3)) == MultiBinary((3,))
     assert through(spaces.MultiBinary([3, 4])) == MultiBinary((3, 4))
-    assert through(spaces.MultiDiscrete([3, 4])) == OtherSpace("MultiDiscrete")
-    assert through(spaces.Dict(a=spaces.Discrete(2))) == OtherSpace("Dict")
+    assert through(spaces.MultiDiscrete([3, 4])) == MultiDiscrete((3, 4)) and MultiDiscrete((3, 4)).shape == (2,)
+    assert kind_of(through(spaces.MultiDiscrete([3, 4], start=[1, 0]))).startswith("MultiDiscrete of several axes")
+    assert kind_of(through(spaces.MultiDiscrete([[3, 4]]))).startswith("MultiDiscrete of several axes")
+    mixed = through(spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Dict(c=spaces.Discrete(3))}))
+    assert mixed == Parts({"a": OtherSpace("Dict"), "b": Discrete(2, 0)}) and kind_of(mixed) == "Dict"
+    assert list(through(spaces.Dict([("b", spaces.Discrete(2)), ("a", spaces.Discrete(3))])).parts) == ["b", "a"]
     assert through(spaces.Tuple([spaces.Discrete(2)])) == OtherSpace("Tuple")
 
 
@@ -93,6 +98,16 @@ def array(*numbers: float, dtype: str = "f4") -> Any:
     return read_whole(pickle.dumps(np.array(numbers, dtype)))
 
 
+DICT = spaces.Dict(a=spaces.Discrete(2))
+SWITCH = changed(spaces.Discrete(2))
+HALF = changed(spaces.MultiBinary(2), n=MOST_ENTRIES // 2)
+
+
+def test_entries() -> None:
+    """A network sees a choice as so many zeros and a one."""
+    assert [num_entries(each) for each in (Discrete(5, 0), MultiDiscrete((2, 3)), MultiBinary((3, 4)))] == [5, 5, 12]
+
+
 @pytest.mark.parametrize(
     ("node", "said"),
     [
@@ -112,6 +127,17 @@ def array(*numbers: float, dtype: str = "f4") -> Any:
         (changed(spaces.Discrete(2), n=10**12), "values"),
         (changed(spaces.MultiBinary(2), n=10**9), "no game has"),
         (changed(spaces.MultiBinary(2), n=[MOST_ENTRIES, 2]), "no game has"),
+        (changed(spaces.MultiDiscrete([2]), nvec=array(0, 2, dtype="i8")), "choices that no game has"),
+        (changed(spaces.MultiDiscrete([2]), nvec=array(2**40, dtype="i8")), "choices that no game has"),
+        (changed(spaces.MultiDiscrete([2]), nvec=array(2.5)), "choices that no game has"),
+        (changed(spaces.MultiDiscrete([2]), nvec=array(*[2] * (MOST_PARTS + 1), dtype="i8")), "choices that no game"),
+        (changed(DICT, spaces={}), "without parts"),
+        (changed(DICT, spaces=[1]), "without parts"),
+        (changed(DICT, spaces={str(n): SWITCH for n in range(MOST_PARTS + 1)}), "more than 100"),
+        (changed(DICT, spaces={1: SWITCH}), "a part named 1"),
+        (changed(DICT, spaces={"a" * 300: SWITCH}), "a part named 'aaa"),
+        (changed(DICT, spaces={"a": None}), "something else where a space"),
+        (changed(DICT, spaces={str(n): HALF for n in range(3)}), "more than 2097152 entries"),
     ],
 )
 def test_what_is_no_space(node: Any, said: str) -> None:

@@ -31,9 +31,10 @@ from agent.freeze.symbols import (
 from hostile import Bomb
 
 PROTOCOLS = st.integers(2, 5)
+KEYS = st.text() | st.integers(-(2**60) + 1, 2**60 - 1)
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(KEYS, inner),
     max_leaves=20,
 )
 NUMBERS = hnp.integer_dtypes(endianness="?") | hnp.unsigned_integer_dtypes(endianness="?") | hnp.boolean_dtypes()
@@ -144,6 +145,8 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "appends to a number": (b"\x80\x02K\x01Na.", "appends to what is no list"),
     "items of a list": (b"\x80\x02]NNs.", "no dictionary"),
     "half an item": (b"\x80\x02}(Nu.", "no dictionary"),
+    "keys that collide": (b"\x80\x02}\x8a\x09" + (2**65).to_bytes(9, "little") + b"Ns.", "key that is too"),
+    "no number as a key": (b"\x80\x02}G\x7f\xf8\0\0\0\0\0\0Ns.", "or no number"),
     "a list as a key": (b"\x80\x02}]Ns.", "no plain values"),
     "a number too large": (b"\x80\x02\x8a\x40" + b"\x7f" * 64 + b".", "too large"),
     "too many tokens": (b"\x80\x02" + b"N0" * MOST_STEPS + b"N.", "tokens"),

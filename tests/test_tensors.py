@@ -87,7 +87,7 @@ def test_tensors_of_the_zoo(known: Any) -> None:
         ({"a": nn.Parameter(torch.zeros(3))}, "no dense tensor"),
         ({"a": 3}, "no dense tensor"),
         ({"a": {"b": torch.zeros(3)}}, "no dense tensor"),
-        ({"a b": torch.zeros(3)}, "a tensor named 'a b'"),
+        ({"a/b": torch.zeros(3)}, "a tensor named 'a/b'"),
         ({"a\n": torch.zeros(3)}, r"a tensor named 'a\\n'"),
         ({1: torch.zeros(3)}, "a tensor named 1"),
         ([torch.zeros(3)], "other than tensors with names"),

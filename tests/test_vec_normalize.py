@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from agent.freeze.convert import Statistics
 from agent.freeze.vec_normalize import read_statistics
 from hostile import Bomb
 from strangers import ZOO, Silent
@@ -35,7 +36,7 @@ def test_as_it_was_saved(protocol: int, clip: float, epsilon: float) -> None:
     """Means, variances and limits are those of the object, through every protocol."""
     normalize = normalizer(3, clip_obs=clip, epsilon=epsilon)
     statistics = read_statistics(pickle.dumps(normalize, protocol))
-    assert statistics is not None
+    assert isinstance(statistics, Statistics)
     np.testing.assert_array_equal(statistics.mean, normalize.obs_rms.mean)
     np.testing.assert_array_equal(statistics.var, normalize.obs_rms.var)
     assert (statistics.clip_obs, statistics.epsilon) == (clip, epsilon)
@@ -44,7 +45,7 @@ def test_as_it_was_saved(protocol: int, clip: float, epsilon: float) -> None:
 def test_of_the_zoo() -> None:
     """Statistics from 2021, over gym's spaces, are read."""
     statistics = read_statistics((ZOO / "a2c-MountainCar-v0.vecnormalize.pkl").read_bytes())
-    assert statistics is not None and statistics.clip_obs == 10 and statistics.epsilon == 1e-8
+    assert isinstance(statistics, Statistics) and statistics.clip_obs == 10 and statistics.epsilon == 1e-8
     np.testing.assert_allclose(statistics.mean, [-0.443361, 0.007997], atol=1e-6)
     np.testing.assert_allclose(statistics.var, [0.181855, 0.000908], atol=1e-6)
 
@@ -52,6 +53,14 @@ def test_of_the_zoo() -> None:
 def test_rewards_only() -> None:
     """Where only rewards were normalised there is nothing to do to observations."""
     assert read_statistics(pickle.dumps(normalizer(norm_obs=False))) is None
+
+
+def test_of_several_observations() -> None:
+    """Of several observations those have statistics that were normalised."""
+    normalize = normalizer(3, spaces.Dict(a=SEEN, b=SEEN, c=spaces.Discrete(2)), norm_obs_keys=["b"])
+    statistics = read_statistics(pickle.dumps(normalize))
+    assert isinstance(statistics, dict) and list(statistics) == ["b"]
+    np.testing.assert_array_equal(statistics["b"].mean, normalize.obs_rms["b"].mean)
 
 
 def changed(**attributes: Any) -> bytes:
@@ -80,8 +89,11 @@ def changed(**attributes: Any) -> bytes:
         (changed(epsilon="much"), "should be a number"),
         (changed(norm_obs=None), "whether observations are normalised"),
         (changed(mean=np.array([0, 1, 2])), "not finite"),
-        (changed(obs_rms={"a": 1}), "several observations"),
-        (pickle.dumps(normalizer(0, spaces.Dict(a=SEEN))), "several observations"),
+        (changed(obs_rms={"a": 1}), "which of several observations"),
+        (changed(obs_rms={"a": 1}, norm_obs_keys=["a"]), "no means and variances"),
+        (changed(obs_rms={"a": 1}, norm_obs_keys=["b"]), "no means and variances"),
+        (changed(obs_rms={"a": 1}, norm_obs_keys=[1]), "which of several observations"),
+        (changed(obs_rms=None), "no means and variances"),
     ],
 )
 def test_what_is_not_sound(content: bytes, said: str) -> None:
@@ -95,7 +107,7 @@ def test_nothing_runs(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     assert read_statistics(changed(old_reward=Bomb(marker))) is not None
     for attributes in ({"mean": Bomb(marker)}, {"clip_obs": Bomb(marker)}, {"obs_rms": Bomb(marker)}):
-        with pytest.raises(ValueError, match="should be|several"):
+        with pytest.raises(ValueError, match="should be|no means"):
             read_statistics(changed(**attributes))
     with pytest.raises(ValueError, match="no VecNormalize"):
         read_statistics(pickle.dumps(Bomb(marker)))

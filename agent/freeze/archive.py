@@ -11,6 +11,7 @@ from typing import Final
 
 LARGEST: Final = 2**30  # bytes, unpacked, all members together
 MOST_MEMBERS: Final = 5000  # a file of torch has one for every tensor
+SPARE: Final = 24 << 20  # bytes; unpacking holds twice as much for a moment, and 4 times the zip + 64 MiB is promised
 STEEPEST: Final = 200  # times smaller than unpacked; what is real packs worse
 END, END_64, LOCATOR_64, LOCAL = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07", b"PK\x03\x04"
 END_SIZE, END_64_SIZE, LOCATOR_64_SIZE, LOCAL_SIZE, ENTRY_SIZE = 22, 56, 20, 30, 46
@@ -55,8 +56,12 @@ class Archive:
         """Say whether there is a member of this name."""
         return name in self.members
 
-    def read(self, name: str, most: int = LARGEST) -> memoryview:
-        """Return a member unpacked; ValueError when there is none, when it is larger than `most` or damaged."""
+    def read(self, name: str, most: int | None = None) -> memoryview:
+        """Return a member unpacked; ValueError when there is none, when it is larger than `most` or damaged.
+
+        Without `most` it may be half as large again as the whole zip and `SPARE`: weights do not pack better.
+        """
+        most = len(self.data) * 3 // 2 + SPARE if most is None else most
         if name not in self.members:
             raise ValueError(f"it has no member {name!r}.")
         info = self.members[name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 Kind = Literal["actor critic", "action values", "quantiles", "squashed actor", "deterministic actor"]
-Extractor = Literal["flatten", "nature", "small grid"]
+Extractor = Literal["flatten", "nature", "small grid", "combined"]
 
 # What acting has no use for: critics, targets, the noise. Every other tensor must have found its layer.
 IDLE: dict[Kind, str] = {
@@ -34,31 +34,45 @@ class Acting:
 
     live: list[nn.Module]  # as stable-baselines3 computes
     plain: list[nn.Module]  # the same in layers that can be frozen
+    parts: dict[str, list[nn.Module]]  # what each of several observations goes through before they are put together
     widths: list[int]  # of the hidden dense layers behind the extractor
-    features: int  # that leave the extractor
+    features: list[int]  # that leave each extractor with convolutions
     rows: int  # of the last dense layer
 
 
 def acting_layers(
     kind: Kind,
     tensors: Mapping[str, np.ndarray],
-    shape: tuple[int, ...],
+    shape: tuple[int, ...] | Mapping[str, tuple[int, ...]],
     num_outputs: int,
     activation: type[nn.Module],
     *,
     extractor: Extractor,
     clip_mean: float,
+    pictures: Collection[str] = (),
 ) -> Acting:
     """Return the layers of a policy for observations [*shape], channels first, behind an `extractor`.
 
-    `clip_mean` limits the mean of state-dependent noise. Raises ValueError naming the tensor that does not fit.
+    `shape` is that of each of several observations when they are "combined", in their order; those among `pictures` go
+    through convolutions. `clip_mean` limits the mean of state-dependent noise. Raises ValueError naming the tensor that
+    does not fit.
     """
     parts = _Parts(tensors)
     root = {"action values": "q_net.", "quantiles": "quantile_net."}.get(kind, "actor.")
     if kind == "actor critic":
         apart = any(name.startswith("pi_features_extractor.") for name in tensors)
         root = "pi_" if apart else ""
-    layers, features = parts.extractor(f"{root}features_extractor", shape, extractor)
+    name, apiece, convolved = f"{root}features_extractor", {}, []
+    if isinstance(shape, Mapping):
+        layers, features = [], 0
+        for key, each in shape.items():
+            kind_of_part: Extractor = "nature" if key in pictures else "flatten"
+            apiece[key], width = parts.extractor(f"{name}.extractors.{key}", each, kind_of_part)
+            features += width
+            convolved += [width] if key in pictures else []
+    else:
+        layers, features = parts.extractor(name, shape, extractor)
+        convolved = [features] if extractor != "flatten" else []
     plain = None
     match kind:
         case "actor critic":
@@ -88,7 +102,8 @@ def acting_layers(
         raise ValueError(f"its last layer gives {given} numbers, but its actions need {num_outputs}.")
     widths = [layer.out_features for layer in hidden if isinstance(layer, nn.Linear)]
     body = [*layers, *hidden]
-    return Acting([*body, *last], [*body, *(plain or last)], widths, features, last[0].out_features)
+    live, frozen = [*body, *last], [*body, *(plain or last)]
+    return Acting(live, frozen, apiece, widths, convolved, last[0].out_features)
 
 
 def channels(tensors: Mapping[str, np.ndarray]) -> int | None:
@@ -150,7 +165,7 @@ class _Parts:
 
     def __init__(self, tensors: Mapping[str, np.ndarray]):
         self.tensors = tensors
-        self.taken: set[str] = set()
+        self.taken: dict[str, tuple[int, int]] = {}  # and where each lies
 
     def tensor(self, name: str, ndim: int) -> torch.Tensor:
         """Return a tensor of so many axes, of its own memory."""
@@ -159,7 +174,11 @@ class _Parts:
         array = self.tensors[name]
         if array.dtype != np.float32 or array.ndim != ndim:
             raise ValueError(f"its tensor {name!r} is {array.dtype} {array.shape}, not float32 with {ndim} axes.")
-        self.taken.add(name)
+        start, end = np.lib.array_utils.byte_bounds(array)
+        # Each is copied: tensors that share their numbers would take up far more than the file.
+        if any(start < other_end and other_start < end for other_start, other_end in self.taken.values()):
+            raise ValueError(f"its tensor {name!r} shares numbers with another that acts.")
+        self.taken[name] = (start, end)
         return torch.from_numpy(array.copy())
 
     def linear(self, name: str, inputs: int) -> nn.Linear:

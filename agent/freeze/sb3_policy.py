@@ -1,23 +1,24 @@
-"""Policies that stable-baselines3 saved, as layers and as a graph; nothing that is in their files is run."""
+"""Policies that stable-baselines3 saved, as they act and as a graph; nothing that is in their files is run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from agent.freeze.archive import LARGEST
 from agent.freeze.convert import Statistics, from_modules
 from agent.freeze.graph import Continuous, Discrete, Graph
 from agent.freeze.sb3_layers import Acting, acting_layers, channels
+from agent.freeze.sb3_live import Choice, Live, LiveParts, Observation, as_tensor
 from agent.freeze.sb3_saved import Saved, read_saved
-from agent.freeze.spaces import Box, MultiBinary, OtherSpace, Space
+from agent.freeze.spaces import Box, MultiBinary, MultiDiscrete, OtherSpace, Part, Parts, Space, kind_of, num_entries
 from agent.freeze.spaces import Discrete as DiscreteSpace
 from agent.freeze.vec_normalize import read_statistics
 
@@ -26,49 +27,33 @@ from agent.freeze.vec_normalize import read_statistics
 class Stranger:
     """A policy that somebody else trained: as it was, and as a graph."""
 
+    file: str
     algo: str
-    network: nn.Module  # observations as the game gives them, [N, *shape] -> outputs f32 [N, A]
-    graph: Graph
-    low: np.ndarray  # [*shape], what the file says of observations
-    high: np.ndarray
+    network: Live | LiveParts  # observations as the game gives them, [N, *shape] -> outputs f32 [N, A]
+    choose: Callable[[np.ndarray], np.ndarray]  # outputs [N, A] -> actions, as stable-baselines3 takes them
+    observations: Space
+    actions: Space
+    make_graph: Callable[[], Graph]
     sb3_version: str | None
     notes: tuple[str, ...]
 
-    @property
-    def head(self) -> Discrete | Continuous:
-        """How outputs become actions."""
-        return self.graph.head
+    @cached_property
+    def graph(self) -> Graph:
+        """The same folded, as plain arrays; ValueError for what can act and not be frozen."""
+        try:
+            return self.make_graph()
+        except ValueError as error:
+            raise ValueError(f"{self.file} cannot be frozen: {error}") from error
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one observation as the game gives it."""
-        return self.graph.shape
-
-    @property
-    def dtype(self) -> Literal["uint8", "float32"]:
-        """Of observations as the game gives them."""
-        return self.graph.dtype
-
-
-class Live(nn.Module):
-    """The policy as stable-baselines3 computes it: VecNormalize, pictures as shares of 255, the layers."""
-
-    def __init__(self, layers: list[nn.Module], statistics: Statistics | None, *, pictures: bool, channels_last: bool):
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-        self.statistics, self.pictures, self.channels_last = statistics, pictures, channels_last
-
-    def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """[N, *shape] -> [N, A]"""
-        x = observation
-        if self.statistics is not None:
-            mean, var = (torch.from_numpy(one) for one in (self.statistics.mean, self.statistics.var))
-            x = (x.double() - mean) / (var + self.statistics.epsilon).sqrt()
-            x = x.clamp(-self.statistics.clip_obs, self.statistics.clip_obs)
-        x = x.float()
-        if self.channels_last:
-            x = x.movedim(-1, 1)  # [N, C, H, W]
-        return self.layers(x / 255.0 if self.pictures else x)
+    @torch.no_grad()
+    def act(self, observation: Observation) -> np.ndarray:
+        """Return bit for bit what `predict(deterministic=True)` returns for a batch, [N, *shape] or a dict of such."""
+        if not isinstance(self.observations, Parts):
+            return self.choose(self.network(as_tensor(observation, self.observations)).numpy())
+        if not isinstance(observation, Mapping) or set(observation) != set(self.observations.parts):
+            raise ValueError(f"This policy takes observations named {', '.join(self.observations.parts)}.")
+        seen = {name: as_tensor(observation[name], part) for name, part in self.observations.parts.items()}
+        return self.choose(self.network(seen).numpy())
 
 
 def load_zip(path: Path, statistics: Path | None = None) -> Stranger:
@@ -92,7 +77,7 @@ def load_zip(path: Path, statistics: Path | None = None) -> Stranger:
         saved = read_saved(_content(path))
         if statistics is None and saved.was_normalized:
             notes.append("It was trained behind VecNormalize: if that normalised observations, pass its statistics.")
-        return _stranger(saved, moments, notes)
+        return _stranger(str(path), saved, moments, notes)
 
 
 @contextmanager
@@ -112,90 +97,176 @@ def _content(path: Path) -> bytes:
     path = Path(path)
     if not path.is_file():
         raise ValueError("it is not a file." if path.exists() else "there is no such file.")
-    if path.stat().st_size > LARGEST:
+    if (size := path.stat().st_size) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB.")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        return file.read(size)  # no more, however it grows meanwhile
 
 
-def _stranger(saved: Saved, statistics: Statistics | None, notes: list[str]) -> Stranger:
-    low, high = _limits(saved.observations, notes)
-    shape = low.shape
-    is_picture = isinstance(saved.observations, Box) and saved.observations.is_picture
+def _stranger(
+    file: str, saved: Saved, statistics: Statistics | dict[str, Statistics] | None, notes: list[str]
+) -> Stranger:
+    choice, num_outputs = _choice(saved)
+    if isinstance(saved.observations, Parts):
+        live, make_graph = _of_parts(saved, saved.observations, statistics, num_outputs), _no_graph_of_parts
+    else:
+        live, make_graph = _of_one(saved, saved.observations, statistics, num_outputs, notes)
+    if isinstance(saved.actions, Box) and saved.kind != "deterministic actor":
+        notes.append("Actions are the mean of their distribution, as with `predict(deterministic=True)`.")
+    return Stranger(
+        file, saved.algo, live.eval(), choice, saved.observations, saved.actions, make_graph, saved.version,
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _of_one(
+    saved: Saved, space: Part, statistics: Statistics | dict[str, Statistics] | None, num_outputs: int, notes: list[str]
+) -> tuple[Live, Callable[[], Graph]]:
+    """Return the network for observations of one space, and how to make its graph."""
+    if saved.extractor == "combined":
+        raise ValueError(f"its features extractor is for a Dict space, its observations are a {kind_of(space)} space.")
+    shape = _shape(space)
+    is_picture = isinstance(space, Box) and space.is_picture
     # A picture is turned to channels first before its space is stored; one that was not is known by the weights.
     maps = channels(saved.tensors) if saved.extractor == "nature" else None
     channels_last = len(shape) == 3 and maps is not None and shape[0] != maps == shape[-1]
     if saved.extractor == "nature" or is_picture and saved.extractor != "small grid":
         order = "last" if channels_last else "first, as VecTransposeImage turns them"
         notes.append(f"Pictures come with channels {order}: {list(shape)}.")
-    head = _head(saved, notes)
+    if isinstance(space, Box) and space.low.dtype not in (np.uint8, np.float32):
+        notes.append(f"Observations of {space.low.dtype} are given as float32, as the network is given them.")
+    scaled = is_picture and saved.normalize_images
+    moments = _fitting(statistics, space)
     acting = acting_layers(
         saved.kind,
         saved.tensors,
         (shape[-1], *shape[:-1]) if channels_last else shape,
-        head.num_actions if isinstance(head, Discrete) else len(head.low),
+        num_outputs,
         saved.activation,
         extractor=saved.extractor,
         clip_mean=saved.clip_mean,
     )
     _cross_check(saved, acting)
-    scaled = is_picture and saved.normalize_images
-    graph = from_modules(
-        acting.plain,
-        shape,
-        low.dtype.name,
-        head,
-        channels_last=channels_last,
-        scale=1 / 255 if scaled else None,
-        statistics=statistics,
+
+    def make_graph() -> Graph:
+        if not isinstance(space, Box | MultiBinary):
+            raise ValueError(f"its observations are a {kind_of(space)} space: it can act, but not be frozen.")
+        picture_or_bits = isinstance(space, MultiBinary) or space.low.dtype == np.uint8
+        return from_modules(
+            acting.plain,
+            shape,
+            "uint8" if picture_or_bits else "float32",
+            _head(saved),
+            channels_last=channels_last,
+            scale=1 / 255 if scaled else None,
+            statistics=moments,
+        )
+
+    return Live(acting.live, space, moments, scaled=scaled, channels_last=channels_last), make_graph
+
+
+def _of_parts(
+    saved: Saved, space: Parts, statistics: Statistics | dict[str, Statistics] | None, num_outputs: int
+) -> LiveParts:
+    """Return the network for several observations at once."""
+    if saved.extractor != "combined":
+        raise ValueError("its observations are a Dict space, but its features extractor takes one array.")
+    if isinstance(statistics, Statistics):
+        raise ValueError("The statistics are of one observation, the policy takes several.")
+    moments = statistics or {}
+    if unknown := set(moments) - set(space.parts):
+        raise ValueError(f"The statistics are of {ascii(min(unknown))[:80]}, which the policy does not take.")
+    pictures = {name for name, part in space.parts.items() if _is_convolved(part, saved.normalize_images)}
+    acting = acting_layers(
+        saved.kind,
+        saved.tensors,
+        {name: _shape(part) for name, part in space.parts.items()},
+        num_outputs,
+        saved.activation,
+        extractor=saved.extractor,
+        clip_mean=saved.clip_mean,
+        pictures=pictures,
     )
-    network = Live(acting.live, statistics, pictures=scaled, channels_last=channels_last).eval()
-    return Stranger(saved.algo, network, graph, low, high, saved.version, tuple(notes))
+    _cross_check(saved, acting)
+    parts = {}
+    for name, part in space.parts.items():
+        scaled = isinstance(part, Box) and part.is_picture and saved.normalize_images
+        parts[name] = Live(acting.parts[name], part, _fitting(moments.get(name), part), scaled=scaled)
+    return LiveParts(parts, acting.live)
 
 
-def _limits(space: Space, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the limits of observations, [*shape], in the dtype in which a game shall give them."""
-    if isinstance(space, MultiBinary):
-        return np.zeros(space.shape, np.uint8), np.ones(space.shape, np.uint8)
-    if not isinstance(space, Box):
-        raise ValueError(f"its observations are a {_kind(space)} space: only Box and MultiBinary are supported.")
+def _no_graph_of_parts() -> Graph:
+    raise ValueError("its observations are a Dict space: it can act, but frozen policies and games here have one.")
+
+
+def _is_convolved(part: Part, normalize_images: bool) -> bool:
+    """What CombinedExtractor gives a NatureCNN: pictures, and whatever has three axes where nothing is normalised."""
+    return isinstance(part, Box) and (part.is_picture if normalize_images else len(part.shape) == 3)
+
+
+def _shape(space: Part) -> tuple[int, ...]:
+    """Return the shape in which a network sees observations, channels as in the space."""
+    if isinstance(space, OtherSpace):
+        raise ValueError(f"its observations are a {kind_of(space)} space, which is not supported.")
+    if isinstance(space, DiscreteSpace | MultiDiscrete):
+        return (num_entries(space),)
     if space.shape == ():
         raise ValueError("its observations are a single number without an axis.")
-    if space.low.dtype == np.uint8:
-        return space.low, space.high
-    if space.low.dtype != np.float32:
-        notes.append(f"Observations of {space.low.dtype} are given as float32, as the network is given them.")
-    return space.low.astype(np.float32), space.high.astype(np.float32)
+    return space.shape
 
 
-def _head(saved: Saved, notes: list[str]) -> Discrete | Continuous:
+def _fitting(statistics: Statistics | dict[str, Statistics] | None, space: Part) -> Statistics | None:
+    if isinstance(statistics, dict):
+        raise ValueError("The statistics are of several observations, the policy takes one.")
+    if statistics is not None and not (isinstance(space, Box) and statistics.mean.shape == space.shape):
+        taken = space.shape if isinstance(space, Box) else kind_of(space)
+        raise ValueError(f"The statistics are of observations {statistics.mean.shape}, the policy takes {taken}.")
+    return statistics
+
+
+def _choice(saved: Saved) -> tuple[Choice, int]:
+    """Return how outputs become actions, and how many outputs that takes."""
+    space, actor_critic = saved.actions, saved.kind == "actor critic"
+    match space:
+        case DiscreteSpace(n=n, start=start) if actor_critic or saved.kind in ("action values", "quantiles"):
+            if start != 0:
+                raise ValueError(f"its actions start at {start}, not at 0.")
+            return Choice(saved.kind, space, squashed=False), n
+        case MultiDiscrete() if actor_critic:
+            return Choice(saved.kind, space, squashed=False), num_entries(space)
+        case MultiBinary(shape=(n,)) if actor_critic:
+            return Choice(saved.kind, space, squashed=False), n
+        case Box() if saved.kind not in ("action values", "quantiles") and space.shape:
+            squashed = not actor_critic or saved.squash_output
+            if squashed and not np.isfinite([space.low, space.high]).all():
+                raise ValueError("its actions are squashed between limits that are not finite.")
+            return Choice(saved.kind, space, squashed=squashed), math.prod(space.shape)
+    raise ValueError(f"its actions are a {kind_of(space)} space, which is not supported for {saved.algo}.")
+
+
+def _head(saved: Saved) -> Discrete | Continuous:
+    """Return the same as the head of a graph."""
     space = saved.actions
-    if isinstance(space, DiscreteSpace) and saved.kind in ("actor critic", "action values", "quantiles"):
-        if space.start != 0:
-            raise ValueError(f"its actions start at {space.start}, not at 0.")
+    if isinstance(space, DiscreteSpace):
         return Discrete(space.n)
-    if not isinstance(space, Box) or saved.kind in ("action values", "quantiles"):
-        raise ValueError(f"its actions are a {_kind(space)} space, which is not supported for {saved.algo}.")
+    if not isinstance(space, Box):
+        raise ValueError(f"its actions are a {kind_of(space)} space: it can act, but not be frozen.")
     if len(space.shape) != 1 or space.low.dtype.kind != "f":
-        raise ValueError(f"its actions are {space.low.dtype} {space.shape}: only a list of real numbers is supported.")
-    squashed = saved.kind != "actor critic" or saved.squash_output
-    if squashed and not np.isfinite([space.low, space.high]).all():
-        raise ValueError("its actions are squashed between limits that are not finite.")
-    if saved.kind != "deterministic actor":
-        notes.append("Actions are the mean of their distribution, as with `predict(deterministic=True)`.")
+        raise ValueError(
+            f"its actions are {space.low.dtype} {space.shape}: it can act, but only a list of real numbers be frozen."
+        )
     largest = np.finfo(np.float32).max  # no limit at all, but a number
     low, high = (np.clip(limit, -largest, largest).astype(np.float32).tolist() for limit in (space.low, space.high))
+    squashed = saved.kind != "actor critic" or saved.squash_output
     return Continuous(tuple(low), tuple(high), "tanh" if squashed else "clip")
-
-
-def _kind(space: Space) -> str:
-    return space.kind if isinstance(space, OtherSpace) else type(space).__name__
 
 
 def _cross_check(saved: Saved, acting: Acting) -> None:
     """Raise ValueError when the file says of its network something else than its tensors show."""
     if saved.widths is not None and saved.widths != acting.widths:
         raise ValueError(f"its net_arch says hidden layers of {saved.widths}, its tensors have {acting.widths}.")
-    if saved.extractor != "flatten" and saved.features != acting.features:
-        raise ValueError(f"its features_dim says {saved.features} features, its tensors have {acting.features}.")
+    for features in acting.features:
+        if saved.features != features:
+            raise ValueError(f"its features_dim says {saved.features} features, its tensors have {features}.")
     if saved.kind == "quantiles" and saved.quantiles * acting.plain[-1].out_features != acting.rows:
         raise ValueError(f"its n_quantiles says {saved.quantiles}, but its last layer gives {acting.rows} numbers.")

@@ -24,12 +24,17 @@ MEMBERS = re.compile(
     r"data|policy\.pth|((policy|actor|critic)\.optimizer|ent_coef_optimizer|pytorch_variables|tensors)\.pth"
     r"|_stable_baselines3_version|system_info\.txt"
 )
-MOST_JSON_PARTS = 200_000  # brackets and commas; base64 has none
+MOST_JSON = 8 << 20  # bytes, and two fifths of the file: as text, as values and as symbols it is held several times
+MOST_JSON_PARTS = 100_000  # brackets and commas; base64 has none
+MOST_LAYERS, WIDEST = 100, 2**31  # that a setting may name
 SB3, CONTRIB = "stable_baselines3", "sb3_contrib"
-FLATTEN, NATURE = (Name(f"{SB3}.common.torch_layers", name) for name in ("FlattenExtractor", "NatureCNN"))
+FLATTEN, NATURE, COMBINED = (
+    Name(f"{SB3}.common.torch_layers", name) for name in ("FlattenExtractor", "NatureCNN", "CombinedExtractor")
+)
 EXTRACTORS: dict[Name, Extractor] = {
     FLATTEN: "flatten",
     NATURE: "nature",
+    COMBINED: "combined",
     Name("agent.sb3.extractors", "SmallGrid"): "small grid",  # of our own launcher's runs
 }
 
@@ -44,30 +49,32 @@ class PolicyClass:
     activation: type[nn.Module]
 
 
-def _pair(
-    algo: str, kind: Kind, module: str, mlp: str, cnn: str, activation: type[nn.Module]
+def _three(
+    algo: str, kind: Kind, module: str, mlp: str, activation: type[nn.Module] = nn.ReLU, others: str = ""
 ) -> dict[Name, PolicyClass]:
     return {
         Name(module, mlp): PolicyClass(algo, kind, FLATTEN, activation),
-        Name(module, cnn): PolicyClass(algo, kind, NATURE, activation),
+        Name(module, f"{others}CnnPolicy"): PolicyClass(algo, kind, NATURE, activation),
+        Name(module, f"MultiInput{others}Policy"): PolicyClass(algo, kind, COMBINED, activation),
     }
 
 
 # Defaults have been the same since 1.0.
 CLASSES = {
-    **_pair("PPO", "actor critic", f"{SB3}.common.policies", "ActorCriticPolicy", "ActorCriticCnnPolicy", nn.Tanh),
-    **_pair("DQN", "action values", f"{SB3}.dqn.policies", "DQNPolicy", "CnnPolicy", nn.ReLU),
-    **_pair("QR-DQN", "quantiles", f"{CONTRIB}.qrdqn.policies", "QRDQNPolicy", "CnnPolicy", nn.ReLU),
-    **_pair("SAC", "squashed actor", f"{SB3}.sac.policies", "SACPolicy", "CnnPolicy", nn.ReLU),
-    **_pair("TQC", "squashed actor", f"{CONTRIB}.tqc.policies", "TQCPolicy", "CnnPolicy", nn.ReLU),
-    **_pair("TD3", "deterministic actor", f"{SB3}.td3.policies", "TD3Policy", "CnnPolicy", nn.ReLU),
+    **_three("PPO", "actor critic", f"{SB3}.common.policies", "ActorCriticPolicy", nn.Tanh, "ActorCritic"),
+    **_three("DQN", "action values", f"{SB3}.dqn.policies", "DQNPolicy"),
+    **_three("QR-DQN", "quantiles", f"{CONTRIB}.qrdqn.policies", "QRDQNPolicy"),
+    **_three("SAC", "squashed actor", f"{SB3}.sac.policies", "SACPolicy"),
+    **_three("TQC", "squashed actor", f"{CONTRIB}.tqc.policies", "TQCPolicy"),
+    **_three("TD3", "deterministic actor", f"{SB3}.td3.policies", "TD3Policy"),
 }
+# What can act besides what can be frozen; all of them without parameters.
+ALSO_PLAYED = (nn.GELU, nn.SELU, nn.CELU, nn.Softplus, nn.Mish, nn.Hardswish, nn.ReLU6, nn.Softsign, nn.Hardtanh)
 CLIP_MEAN, QUANTILES = 2.0, 200
-FEATURES: dict[Extractor, int] = {"flatten": 0, "nature": 512, "small grid": 128}
+FEATURES: dict[Extractor, int] = {"flatten": 0, "nature": 512, "small grid": 128, "combined": 256}
 WHY_NOT = {
-    r"Recurrent|Lstm": "it is recurrent, and what it remembers cannot be frozen",
-    r"MultiInput": "it takes several observations at once (MultiInput), and one array is supported",
-    r"Maskable": "it plays with masked actions, which a frozen policy is not told",
+    r"Recurrent|Lstm": "it is recurrent, and what it remembers is not supported",
+    r"Maskable": "it plays with masked actions, which nobody tells it of here",
 }
 KWARGS = {
     *("net_arch", "activation_fn", "features_extractor_class", "features_extractor_kwargs", "normalize_images"),
@@ -113,6 +120,7 @@ def read_saved(content: bytes) -> Saved:
         raise ValueError(f"its clip_mean of {clip_mean} is no limit, but its tensors are named as with one.")
     extractor = _extractor(kwargs, policy)
     extras = kwargs.get("features_extractor_kwargs") or {}
+    width = "cnn_output_dim" if extractor == "combined" else "features_dim"
     if not isinstance(extras, dict):
         raise ValueError("its features_extractor_kwargs are no dictionary.")
     return Saved(
@@ -127,7 +135,7 @@ def read_saved(content: bytes) -> Saved:
         squash_output=squash,
         clip_mean=clip_mean,
         widths=_widths(kwargs.get("net_arch")),
-        features=_whole(extras.get("features_dim", FEATURES[extractor])),
+        features=_whole(extras.get(width, FEATURES[extractor])),
         quantiles=_whole(kwargs.get("n_quantiles", QUANTILES)),
         was_normalized=data.get("_last_original_obs") is not None if policy.kind == "actor critic" else None,
         version=_version(archive),
@@ -135,9 +143,11 @@ def read_saved(content: bytes) -> Saved:
 
 
 def _data(archive: Archive) -> dict[str, Any]:
-    content = bytes(archive.read("data"))
+    content = bytes(archive.read("data", most=MOST_JSON + len(archive.data) * 2 // 5))
     if sum(content.count(mark) for mark in (b",", b"[", b"{")) > MOST_JSON_PARTS:
         raise ValueError("its data are too many to be those of a policy.")
+    if not content.isascii():  # one wide letter makes the whole text four times as large
+        raise ValueError("its data are not JSON as stable-baselines3 writes it.")
     try:
         data = json.loads(content)
     except (ValueError, RecursionError):
@@ -196,8 +206,8 @@ def _policy_class(node: Node) -> PolicyClass:
         if re.search(pattern, name):
             raise ValueError(f"its policy is {name}: {why}.")
     raise ValueError(
-        f"its policy is {name}, a class of its own: only the MlpPolicy and CnnPolicy of DQN, QR-DQN, PPO, A2C, SAC, "
-        "TD3, TQC and DDPG are supported."
+        f"its policy is {name}, a class of its own: only MlpPolicy, CnnPolicy and MultiInputPolicy of DQN, QR-DQN, "
+        "PPO, A2C, SAC, TD3, TQC and DDPG are supported."
     )
 
 
@@ -238,6 +248,8 @@ def _widths(arch: Node) -> list[int] | None:
     widths: list[int] = []
     for part in arch if isinstance(arch, list | tuple) else [arch]:
         widths += as_integers(part.get("pi", []) if isinstance(part, dict) else [part])
+        if len(widths) > MOST_LAYERS or max(widths, default=0) >= WIDEST:
+            raise ValueError("its net_arch says more or wider layers than any policy has.")
     return widths
 
 
@@ -245,15 +257,18 @@ def _extractor(kwargs: dict[str, Node], policy: PolicyClass) -> Extractor:
     extractor = kwargs.get("features_extractor_class", policy.extractor)
     if not isinstance(extractor, Name) or extractor not in EXTRACTORS:
         name = extractor if isinstance(extractor, Name) else "a class of its own"
-        raise ValueError(f"its features extractor is {name}: only FlattenExtractor and NatureCNN are supported.")
+        raise ValueError(
+            f"its features extractor is {name}: only FlattenExtractor, NatureCNN and CombinedExtractor are supported."
+        )
     return EXTRACTORS[extractor]
 
 
 def _activation(kwargs: dict[str, Node], policy: PolicyClass) -> type[nn.Module]:
     name = kwargs.get("activation_fn", Name("torch.nn.modules.activation", policy.activation.__name__))
-    for kind in ACTIVATIONS:
-        if name == Name("torch.nn.modules.activation", kind.__name__):
+    supported = (*ACTIVATIONS, *ALSO_PLAYED)
+    for kind in supported:
+        if isinstance(name, Name) and name == Name("torch.nn.modules.activation", kind.__name__):
             return kind
-    known = ", ".join(kind.__name__ for kind in ACTIVATIONS)
+    known = ", ".join(kind.__name__ for kind in supported)
     what = name if isinstance(name, Name) else "no class"
     raise ValueError(f"its activation is {what}: only {known} of torch.nn are supported.")

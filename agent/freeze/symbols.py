@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 MOST_STEPS = 50_000  # tokens of one pickle: some 800 tensors; a space needs 200
+MOST_BYTES = 12 << 20  # of one pickle: its texts can take four times as much memory
 LARGEST_INT = 256  # bits
+LARGEST_KEY = 60  # bits; hashes of larger ones can be made to collide, and then a dictionary takes quadratic time
 NUMBERS = {*("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "b1")}  # dtypes as numpy spells them
 
 Node = Any  # None, bool, int, float, str, bytes, bytearray, list, tuple, dict, Name, Made or Persistent
@@ -57,17 +59,22 @@ PUSHES = {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+TOKENS = {
+    code.encode("latin-1"): (opcode.name, opcode.arg.reader if opcode.arg is not None else None)
+    for code, opcode in pickletools.code2op.items()
+}
+# Protocol 0 writes numbers and texts as source code; of it only names are still in use.
+OLD = {opcode.name for opcode in pickletools.opcodes if opcode.proto == 0 and opcode.arg is not None} - {"GLOBAL"}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
 def read(data: bytes | memoryview, start: int = 0) -> tuple[Node, int]:
     """Return what the pickle at `start` would build, and where it ends; ValueError when it is no sound pickle."""
-    stream = io.BytesIO(data)
-    stream.seek(start)
+    stream = io.BytesIO(data[start : start + MOST_BYTES])
     machine = _Machine()
     for step, (opcode, argument) in enumerate(_tokens(stream)):
         if opcode == "STOP":
-            return machine.result(), stream.tell()
+            return machine.result(), start + stream.tell()
         if step == MOST_STEPS:
             break
         machine.step(opcode, argument)
@@ -76,16 +83,16 @@ def read(data: bytes | memoryview, start: int = 0) -> tuple[Node, int]:
 
 def _tokens(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
     """Yield name and argument of each token; `pickletools` knows how long they are, and does nothing with them."""
-    while opcode := pickletools.code2op.get(stream.read(1).decode("latin-1")):
-        # Protocol 0 writes numbers and texts as source code; of it only names are still in use.
-        if opcode.proto == 0 and opcode.arg is not None and opcode.name != "GLOBAL":
-            raise ValueError(f"a pickle in it has the token {opcode.name}, which no policy needs.")
+    while token := TOKENS.get(stream.read(1)):
+        name, reader = token
+        if name in OLD:
+            raise ValueError(f"a pickle in it has the token {name}, which no policy needs.")
         try:
-            argument = opcode.arg.reader(stream) if opcode.arg is not None else None
+            argument = reader(stream) if reader is not None else None
         except ValueError:
             break
-        yield opcode.name, argument
-    raise ValueError("a pickle in it is damaged or cut short.")
+        yield name, argument
+    raise ValueError(f"a pickle in it is damaged or cut short, or longer than {MOST_BYTES >> 20} MiB.")
 
 
 def read_whole(data: bytes | memoryview) -> Node:
@@ -231,6 +238,8 @@ class _Machine:
             # Hashing a tuple of tuples of ... would use up the stack of the interpreter.
             if not isinstance(key, str | int | float | bytes | None):
                 raise ValueError("a pickle in it has a dictionary whose keys are no plain values.")
+            if isinstance(key, int) and key.bit_length() > LARGEST_KEY or key != key:
+                raise ValueError("a pickle in it has a dictionary with a key that is too large, or no number.")
             items[key] = value
 
     def build(self) -> None:

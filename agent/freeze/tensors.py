@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agent.freeze.archive import Archive
-from agent.freeze.symbols import Name, Node, Persistent, as_integers, is_made_by, read, read_whole
+from agent.freeze.symbols import MOST_BYTES, Name, Node, Persistent, as_integers, is_made_by, read, read_whole
 
 # What `torch.save` puts into its zip, below one folder.
 MEMBERS = re.compile(
@@ -41,11 +41,11 @@ def read_tensors(data: bytes | memoryview) -> dict[str, np.ndarray]:
 
     Raises ValueError for whatever is no sound state dict of dense tensors, and for numbers that are not finite.
     """
-    node, storage = _open_zip(data) if data[:2] == b"PK" else _open_old(bytes(data))
+    node, storage = _open_zip(data) if data[:2] == b"PK" else _open_old(data)
     tensors: dict[str, np.ndarray] = {}
     size = 0
     for name, each in _named(node).items():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.]{1,200}", name, re.ASCII):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w. -]{1,400}", name, re.ASCII):
             raise ValueError(f"it has a tensor named {ascii(name)[:80]}.")
         placed = _placed(name, each)
         tensor = _view(name, placed, storage(placed.key, placed.dtype))
@@ -121,10 +121,10 @@ def _open_zip(data: bytes | memoryview) -> tuple[Node, Storage]:
     def storage(key: str, dtype: np.dtype) -> np.ndarray:
         return _numbers(archive.read(f"{folder}/data/{key}"), dtype)
 
-    return read_whole(archive.read(f"{folder}/data.pkl")), storage
+    return read_whole(archive.read(f"{folder}/data.pkl", most=MOST_BYTES)), storage
 
 
-def _open_old(data: bytes) -> tuple[Node, Storage]:
+def _open_old(data: bytes | memoryview) -> tuple[Node, Storage]:
     """Four pickles, one with the keys of the storages, then these: how many numbers, and the numbers."""
     heads, position = [], 0
     for _ in range(5):
