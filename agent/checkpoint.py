@@ -3,7 +3,9 @@
     checkpoint-00000042/
       learner.safetensors   the tensors and arrays below the top-level key "learner", named by JSON pointer (RFC 6901)
       state.json            everything else, and where each tensor hangs
-      MANIFEST.json         written last: format version, number, size and SHA-256 of each file, SHA-256 of itself
+      MANIFEST.json         written last: format version, number, size and SHA-256 of each file, size and digest of each
+                            segment, SHA-256 of itself
+    segments/               records that are only appended: written once, shared by all checkpoints that need them
 
 A checkpoint exists from the moment its directory has its final name; before that it is `.tmp-00000042`, afterwards, on
 its way out, `.del-00000042`. One process writes to a directory, any number may read. Durable means: as far as the
@@ -18,7 +20,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Set as AbstractSet
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,10 +29,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from agent.durable import make_directory, sync_directory, write_new
+from agent.segments import FOLDER as SEGMENTS
+from agent.segments import SegmentFile, Shelf, loaded, remove_all_but
 from agent.state_tree import STATE, decode, encode
 
 FORMAT = "icebox-checkpoint"
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # 1 had no segments
 MANIFEST = "MANIFEST.json"
 _CHECKPOINT = re.compile(r"checkpoint-([0-9]{8,})")
 _LEFTOVER = re.compile(r"\.(tmp|del)-[0-9]{8,}")
@@ -37,7 +43,7 @@ _PLAIN_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 class CheckpointError(OSError):
-    """A checkpoint could not be written; `errno` is the cause's. Older checkpoints are as they were."""
+    """A checkpoint could not be written; `errno` is the cause's. Older ones are as they were, the next one is whole."""
 
 
 class UnknownFormat(ValueError):
@@ -86,29 +92,33 @@ def save(
     """Write `tree` as checkpoint `number`, durable before this returns, then remove all but the `keep` newest.
 
     `tree` is nested dicts and lists with string keys; leaves are torch tensors (any device and layout in memory),
-    numpy arrays, int, float, str, bool and None. It must not change meanwhile. `number` is the caller's counter and
-    must lie above every intact checkpoint in `directory`; damaged ones with such numbers are replaced.
+    numpy arrays, int, float, str, bool, None, and `Growing` records, of which only those are written that no segment
+    beside the checkpoints holds yet. It must not change meanwhile. `number` is the caller's counter and must lie above
+    every intact checkpoint in `directory`; damaged ones with such numbers are replaced.
 
     `on_durable(path)` is called once the checkpoint survives a power cut, before anything old is removed. Raises
     ValueError for a bad number or leaf (naming its key path), before anything is written, and CheckpointError when the
-    system refuses an operation: then the temporary directory is removed and older checkpoints stay. Do not use the
-    number of a failed save again.
+    system refuses an operation: then what was written is removed and older checkpoints stay. Do not use the number of a
+    failed save again.
     """
     directory = Path(directory)
     if type(number) is not int or number < 0:
         raise ValueError(f"The number of a checkpoint must be an int of at least 0, not {number!r}.")
     if type(keep) is not int or keep < 1:
         raise ValueError(f"keep must be an int of at least 1, not {keep!r}.")
-    files = encode(tree)
-    final, temporary = _path(directory, number), directory / f".tmp-{number:08d}"
+    final, temporary, shelf = _path(directory, number), directory / f".tmp-{number:08d}", Shelf(directory)
     try:
+        files = encode(tree, shelf.place)
         make_directory(directory)
         clean(directory)
         damaged = _damaged_from(directory, number)
+        _clean_segments(directory, shelf.names)
+        segments = shelf.write()
         os.mkdir(temporary)
         records = {name: write_new(temporary / name, parts) for name, parts in files.items()}
         sync_directory(temporary)
         manifest = {"format": FORMAT, "version": VERSION, "number": number, "digest": "sha256", "files": records}
+        manifest["segments"] = segments
         write_new(temporary / MANIFEST, [_manifest_bytes(manifest)])
         sync_directory(temporary)
         for other in damaged:
@@ -122,25 +132,32 @@ def save(
     except BaseException as error:
         with suppress(OSError):
             _remove(temporary)
+        if not final.exists():  # else the disk refused to take it back, and it needs them
+            shelf.undo()
         if not isinstance(error, OSError):
             raise
         cause = error.strerror or str(error)
         failure = CheckpointError(f"Checkpoint {final} could not be written: {cause}. Older checkpoints are intact.")
         failure.errno = error.errno
         raise failure from error
+    shelf.settle()
     if on_durable is not None:
         on_durable(final)
     with suppress(OSError):  # the checkpoint is safe; what stays behind now is removed by the next save
         for old in [other for other in numbers(directory) if other <= number][:-keep]:
             _set_aside(directory, old)
     clean(directory)
+    with suppress(OSError):
+        _clean_segments(directory, shelf.names)
     return final
 
 
 def load_newest(directory: Path) -> Loaded:
     """Return the newest checkpoint in `directory` whose every byte verifies, and say which newer ones do not.
 
-    Changes nothing on disk, so it may run beside the process that trains. Raises FileNotFoundError when none is intact.
+    Where none does, because a segment that all of them need is damaged, the newest is taken without those records that
+    are lost, and that is said. Changes nothing on disk, so it may run beside the process that trains. Raises
+    FileNotFoundError when none is left.
     """
     directory = Path(directory)
     broken: dict[int, str] = {}
@@ -153,24 +170,34 @@ def load_newest(directory: Path) -> Loaded:
             broken[number] = f"Skipped {error}"
             continue
         return Loaded(tree, path, number, [broken[other] for other in sorted(broken, reverse=True) if other > number])
+    for number in sorted(broken, reverse=True):
+        with suppress(OSError, ValueError):
+            tree = load(path := _path(directory, number), lenient=True)
+            newer = [broken[other] for other in sorted(broken, reverse=True) if other > number]
+            why = broken[number].removeprefix("Skipped ")
+            return Loaded(tree, path, number, [*newer, f"Went on without the records that are lost in {why}"])
     reasons = " ".join(broken[number] for number in sorted(broken, reverse=True))
     raise FileNotFoundError(f"No intact checkpoint in {directory}. {reasons or 'It holds none at all.'}")
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, *, lenient: bool = False) -> dict[str, Any]:
     """Return the tree of one checkpoint after verifying all its files; leaves are of the kind that was saved.
 
-    Tensors come back on the CPU, backed by the file and copied on write: they cost memory only once they are used.
-    Raises ValueError naming the file that is damaged, UnknownFormat (a ValueError), or OSError.
+    Tensors come back on the CPU, backed by the file and copied on write: they cost memory only once they are used. So
+    do records, as `Loaded`; a `lenient` load goes without those that are damaged. Raises ValueError naming the file
+    that is damaged, UnknownFormat (a ValueError), or OSError.
     """
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     try:
-        for name in _verify(path):
+        files, segments = _verify(path, lenient)
+        for name in files:
             if name.endswith(".safetensors"):
                 with safe_open(path / name, framework="pt") as file:
                     tensors.update((key, file.get_tensor(key)) for key in file.keys())
-        return decode((path / STATE).read_bytes(), tensors)
+        folder = path.parent / SEGMENTS
+        state = (path / STATE).read_bytes()
+        return decode(state, tensors, lambda node: loaded(node, segments, folder, lenient=lenient))
     except UnknownFormat as error:
         raise UnknownFormat(f"{path.name}: {error}") from error
     except (ValueError, SafetensorError) as error:
@@ -190,8 +217,22 @@ def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": own}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _verify(path: Path) -> list[str]:
-    """Return the names of a checkpoint's files after comparing each with the manifest."""
+def _verify(path: Path, lenient: bool = False) -> tuple[list[str], dict[str, SegmentFile]]:
+    """Return the names of a checkpoint's files and its segments, after comparing each with the manifest.
+
+    A `lenient` look leaves out segments, or groups of them, that are damaged.
+    """
+    manifest, segments = _manifest(path), {}
+    for name, record in manifest["files"].items():
+        _verify_file(path, name, record)
+    for name, record in manifest["segments"].items():
+        with suppress(OSError, ValueError) if lenient else nullcontext():
+            segments[name] = SegmentFile(path.parent / SEGMENTS, name, record, lenient=lenient)
+    return list(manifest["files"]), segments
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest of a checkpoint after verifying it, whatever its files are like."""
     if not (path / MANIFEST).is_file():
         if not path.is_dir():
             raise FileNotFoundError(f"There is no checkpoint {path}.")
@@ -205,17 +246,17 @@ def _verify(path: Path) -> list[str]:
         intact = False
     if not intact:
         raise ValueError(f"{MANIFEST} is damaged.")
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION or manifest.get("digest") != "sha256":
+    if manifest.get("format") != FORMAT or manifest.get("version") not in READ or manifest.get("digest") != "sha256":
         found = f"{manifest.get('format')} version {manifest.get('version')} with {manifest.get('digest')}"
-        raise UnknownFormat(f"{MANIFEST} says {found}; this Icebox reads {FORMAT} version {VERSION} with sha256.")
+        read = " and ".join(map(str, READ))
+        raise UnknownFormat(f"{MANIFEST} says {found}; this Icebox reads {FORMAT} versions {read} with sha256.")
     if (match := _CHECKPOINT.fullmatch(path.name)) and manifest.get("number") != int(match[1]):
         raise ValueError(f"{MANIFEST} belongs to checkpoint {manifest.get('number')}.")
-    files = manifest.get("files")
-    if not isinstance(files, dict) or STATE not in files:
+    if not isinstance(manifest.get("files"), dict) or STATE not in manifest["files"]:
         raise ValueError(f"{MANIFEST} does not list {STATE}.")
-    for name, record in files.items():
-        _verify_file(path, name, record)
-    return list(files)
+    if not isinstance(manifest.setdefault("segments", {}), dict):
+        raise ValueError(f"{MANIFEST} does not list segments.")
+    return manifest
 
 
 def _verify_file(path: Path, name: str, record: Any) -> None:
@@ -248,6 +289,20 @@ def _damaged_from(directory: Path, number: int) -> list[int]:
             else:
                 raise ValueError(f"Checkpoint {number} must come after {_path(directory, other)}, which is intact.")
     return damaged
+
+
+def _clean_segments(directory: Path, needed: AbstractSet[str]) -> None:
+    """Remove the segments that neither a checkpoint nor a save in progress needs; none while a manifest is unreadable.
+
+    A checkpoint that was removed is gone for good before its segments go.
+    """
+    needed = set(needed)
+    for number in numbers(directory):
+        try:
+            needed |= _manifest(_path(directory, number))["segments"].keys()
+        except ValueError:
+            return
+    remove_all_but(directory / SEGMENTS, needed, lambda: sync_directory(directory))
 
 
 # --- the file system: every change goes through `os`, where tests/faults stands in ------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,23 @@ def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]
 
     Its name lasts only once `sync_directory` was called on the folder.
     """
-    digest, size = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+
+    def digested() -> Iterator[bytes | memoryview]:
+        for part in parts:
+            digest.update(part)
+            yield part
+
+    size = write_parts(path, digested())
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> int:
+    """Do what `write_new` does, but for the digest, which may take longer than the disk; return the size."""
+    size = 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
         for part in parts:
-            digest.update(part)
             size += len(part)
             rest = memoryview(part)
             while rest:
@@ -34,7 +46,7 @@ def write_new(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return {"bytes": size, "sha256": digest.hexdigest()}
+    return size
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

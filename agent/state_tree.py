@@ -6,11 +6,13 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+
+from agent.appended import Appended, Growing
 
 CHUNK_BYTES = 4 << 20  # what is copied from a GPU, hashed and written at a time
 STATE = "state.json"
@@ -25,10 +27,15 @@ _DTYPES = {
 _PLAIN_KEY = re.compile(r"(?!(con|prn|aux|nul|com[0-9]|lpt[0-9])$)[a-z0-9_]{1,48}")
 
 
-def encode(tree: Mapping[str, Any]) -> dict[str, Iterable[bytes | memoryview]]:
+Place = Callable[[Growing], Any]  # sees to the records of a leaf, and says in JSON where they are
+Placed = Callable[[Any], Appended]  # gives the leaf back
+
+
+def encode(tree: Mapping[str, Any], place: Place | None = None) -> dict[str, Iterable[bytes | memoryview]]:
     """Return the files that hold `tree`, as name -> parts; parts are made when iterated over, once.
 
-    Raises ValueError naming the key path of what cannot be kept, before any part is made.
+    The records of a `Growing` leaf are in none of them: `place` sees to those. Raises ValueError naming the key path of
+    what cannot be kept, before any part is made.
     """
     if not isinstance(tree, Mapping):
         raise ValueError(f"A checkpoint must be a dict of state, not a {type(tree).__name__}.")
@@ -36,7 +43,7 @@ def encode(tree: Mapping[str, Any]) -> dict[str, Iterable[bytes | memoryview]]:
     nodes = {}
     for position, (key, value) in enumerate(tree.items()):
         tensors: dict[str, torch.Tensor | np.ndarray] = {}
-        nodes[key] = _encode(value, _join("", key), tensors)
+        nodes[key] = _encode(value, _join("", key), tensors, place)
         if tensors:
             stem = key if _PLAIN_KEY.fullmatch(key) else f"key-{position}"  # a plain key holds no hyphen
             files[f"{stem}.safetensors"] = _safetensors(tensors)
@@ -44,13 +51,13 @@ def encode(tree: Mapping[str, Any]) -> dict[str, Iterable[bytes | memoryview]]:
     return files
 
 
-def decode(state: bytes, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def decode(state: bytes, tensors: Mapping[str, torch.Tensor], placed: Placed | None = None) -> dict[str, Any]:
     """Return the tree of which `state` is the state file and `tensors` the contents of all its safetensors files.
 
-    Raises ValueError when they do not describe a tree of state.
+    `placed` takes what `place` said. Raises ValueError when they do not describe a tree of state.
     """
     try:
-        tree = _decode(json.loads(state), "", tensors)
+        tree = _decode(json.loads(state), "", tensors, placed)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError, struct.error) as error:
         raise ValueError(f"{STATE} does not describe a tree of state: {error!r}.") from error
     if not isinstance(tree, dict):
@@ -58,7 +65,7 @@ def decode(state: bytes, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return tree
 
 
-def _encode(value: Any, at: str, tensors: dict[str, torch.Tensor | np.ndarray]) -> Any:
+def _encode(value: Any, at: str, tensors: dict[str, torch.Tensor | np.ndarray], place: Place | None) -> Any:
     """Return the JSON of `value`, which hangs at the pointer `at`, and collect its tensors.
 
     Every JSON object has one key that says what it is, so that no dict of the caller's can be taken for something else.
@@ -73,9 +80,9 @@ def _encode(value: Any, at: str, tensors: dict[str, torch.Tensor | np.ndarray]) 
     if kind is float:
         return value if math.isfinite(value) else {"float": struct.pack(">d", value).hex()}
     if kind is list:
-        return [_encode(item, f"{at}/{index}", tensors) for index, item in enumerate(value)]
+        return [_encode(item, f"{at}/{index}", tensors, place) for index, item in enumerate(value)]
     if isinstance(value, Mapping):
-        return {"dict": {key: _encode(item, _join(at, key), tensors) for key, item in value.items()}}
+        return {"dict": {key: _encode(item, _join(at, key), tensors, place) for key, item in value.items()}}
     if isinstance(value, torch.Tensor):
         if value.layout is not torch.strided or value.is_meta or _dtype(value) not in _DTYPES:
             raise ValueError(f"The tensor at {at} ({value.dtype}, {value.layout}, {value.device}) cannot be kept.")
@@ -86,21 +93,23 @@ def _encode(value: Any, at: str, tensors: dict[str, torch.Tensor | np.ndarray]) 
             raise ValueError(f"The array at {at} has the dtype {value.dtype}, which cannot be kept.")
         tensors[at] = value
         return {"tensor": "numpy"}
+    if isinstance(value, Growing) and place is not None:
+        return {"appended": place(value)}
     raise ValueError(
         f"The value at {at} is a {kind.__module__}.{kind.__qualname__}, which cannot be kept: "
         "use a tensor, numpy array, dict, list, int, float, str, bool or None."
     )
 
 
-def _decode(node: Any, at: str, tensors: Mapping[str, torch.Tensor]) -> Any:
+def _decode(node: Any, at: str, tensors: Mapping[str, torch.Tensor], placed: Placed | None) -> Any:
     """Return the value that `_encode` made `node` of."""
     if isinstance(node, list):
-        return [_decode(item, f"{at}/{index}", tensors) for index, item in enumerate(node)]
+        return [_decode(item, f"{at}/{index}", tensors, placed) for index, item in enumerate(node)]
     if not isinstance(node, dict):
         return node
     match list(node.items()):
         case [("dict", content)]:
-            return {key: _decode(item, _join(at, key), tensors) for key, item in content.items()}
+            return {key: _decode(item, _join(at, key), tensors, placed) for key, item in content.items()}
         case [("int", content)]:
             return int(content, 16)
         case [("float", content)]:
@@ -109,6 +118,8 @@ def _decode(node: Any, at: str, tensors: Mapping[str, torch.Tensor]) -> Any:
             return tensors[at]
         case [("tensor", "numpy")]:
             return tensors[at].numpy()
+        case [("appended", content)] if placed is not None:
+            return placed(content)
     raise ValueError(f"the node at {at or '/'} is of no known kind")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -12,145 +13,121 @@ import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
-from faults.crash_states import RecordingOs, WeakDisk, freeze, put_in, read_tree, write_tree
+from faults.crash_states import RecordingOs, WeakDisk, put_in, write_tree
 from faults.failing_os import FailingOs
-from faults.small_state import fill, holds, state
+from faults.power_cuts import MUTATIONS, crash_report, is_intact
+from faults.small_state import MOST_BYTES, Log
 
-from agent import checkpoint
+from agent import checkpoint, segments
 from agent.checkpoint import CheckpointError, load, load_newest, numbers, save
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 
 # --- power cuts ------------------------------------------------------------------------------------------------------
 
 
-def crash_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, mutation: str = "") -> dict[str, int]:
-    """Record five saves, load every state a power cut could leave, and count what broke which promise.
+@pytest.mark.parametrize(
+    ("keep", "segment_records", "saves"),
+    [
+        *((1, 64, 4), (2, 6, 4)),
+        *(pytest.param(*sizes, marks=pytest.mark.night) for sizes in ((1, 4, 6), (3, 6, 9))),
+    ],
+)
+def test_no_power_cut_loses_an_announced_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, segment_records: int, saves: int
+) -> None:
+    """In every crash state the newest announced checkpoint, or a later one, loads, and `keep` of them are intact.
 
-    A mutated protocol leaves far more states: there the first broken promise ends the count.
+    While records wrap around, segments are merged, split and removed.
     """
-    recorder = RecordingOs(tmp_path, ignore_fsync=mutation)
-    directory = tmp_path / "checkpoints"
-    with monkeypatch.context() as patch:
-        put_in(patch, checkpoint, recorder)
-        if mutation == "old removed first":
-            old = lambda where, number: [other for other in numbers(where) if other <= number - keep]  # noqa: E731
-            patch.setattr(checkpoint, "_damaged_from", old)  # what this lists is set aside before the rename
-        for number in range(1, 6):
-            if mutation == "announced too early":
-                recorder.trace.append(("announced", number))
-            announce = lambda path, number=number: recorder.trace.append(("announced", number))  # noqa: E731
-            save(directory, number, state(number), keep=keep, on_durable=announce)
-
-    disk, scratch, fresh = WeakDisk(), tmp_path / "scratch", itertools.count()
-    known: dict[Any, list[int]] = {}
-    report = {"states": 0, "unloadable": 0, "lost": 0, "fewer kept": 0}
-    announced = 0
-    checked = set()
-    for step in recorder.trace:
-        if step[0] == "announced":
-            announced = step[1]
-        else:
-            disk.apply(*step)
-        # Names with a dot are hidden here: the loader ignores them (another test), and they multiply the states.
-        top = disk.root.names.get("checkpoints")
-        nothing = [{}] if "checkpoints" not in disk.root.durable else []
-        for tree in itertools.chain(nothing, top.states(hide=".") if top else []):
-            if mutation and any(report[promise] for promise in ("unloadable", "lost", "fewer kept")):
-                return report
-            key = freeze(tree)
-            if (announced, key) in checked:
-                continue
-            checked.add((announced, key))
-            if key not in known:
-                where = scratch / str(next(fresh))
-                write_tree(where, tree)
-                try:
-                    loaded = load_newest(where)
-                    assert holds(loaded.tree, loaded.number)
-                    known[key] = [n for n in numbers(where) if n == loaded.number or intact(where, n)]
-                except FileNotFoundError:
-                    known[key] = []
-                shutil.rmtree(where)
-            found = known[key]
-            report["states"] += 1
-            report["unloadable"] += announced > 0 and not found
-            report["lost"] += bool(found) and found[-1] < announced
-            report["fewer kept"] += len(found) < min(keep, announced)
-    assert disk.current()["checkpoints"] == read_tree(directory)  # the model saw all that happened
-    return report
-
-
-def intact(directory: Path, number: int) -> bool:
-    """Say whether one checkpoint loads."""
-    try:
-        load(directory / f"checkpoint-{number:08d}")
-    except ValueError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("keep", [1, 2])
-def test_no_power_cut_loses_an_announced_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int) -> None:
-    """In every crash state the newest announced checkpoint, or a later one, loads, and `keep` of them are intact."""
-    report = crash_report(tmp_path, monkeypatch, keep)
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", segment_records * MOST_BYTES)
+    report = crash_report(tmp_path, monkeypatch, keep, saves=saves)
+    print(report)
     assert report.pop("states") > 50
-    assert report == {"unloadable": 0, "lost": 0, "fewer kept": 0}
+    assert report == {"unloadable": 0, "lost": 0, "fewer kept": 0, "torn": 0}
 
 
-@pytest.mark.parametrize("mutation", ["file", "directory", "old removed first", "announced too early"])
+@pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_power_cut_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutation: str) -> None:
-    """Without one fsync, with removal before safety, or announced too early, the enumeration finds broken states."""
+    """Without one fsync, with removal before safety, or told too early, the enumeration finds broken states."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 6 * MOST_BYTES)
     report = crash_report(tmp_path, monkeypatch, 2, mutation)
-    assert report["unloadable"] + report["lost"] + report["fewer kept"] > 0
-    if mutation in ("file", "directory"):
-        assert report["unloadable"] > 0
+    print(report)
+    assert sum(report.values()) > report["states"]
 
 
 def test_saving_goes_on_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From crash states, half-written and half-removed directories included, the next save works and cleans up."""
-    recorder, rng = RecordingOs(tmp_path), random.Random(0)
+    """From crash states, half-written and half-removed files included, the next save works and cleans up."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 6 * MOST_BYTES)
+    recorder, rng, log = RecordingOs(tmp_path), random.Random(0), Log()
     with monkeypatch.context() as patch:
         put_in(patch, checkpoint, recorder)
         for number in range(1, 4):
-            save(tmp_path / "checkpoints", number, state(number), keep=1)
+            save(tmp_path / "checkpoints", number, log.state(number), keep=1)
         disk, states = WeakDisk(), []
         for step in recorder.trace:
             disk.apply(*step)
-            states += rng.sample(some := list(itertools.islice(disk.states(), 3000)), min(3, len(some)))
+            states += rng.sample(some := list(itertools.islice(disk.states(), 3000)), min(1, len(some)))
         for index, tree in enumerate(states):
-            where = tmp_path / "scratch" / str(index)
-            put_in(patch, checkpoint, RecordingOs(where))
-            write_tree(where, tree)
-            save(where / "checkpoints", 9, state(9), keep=2)
-            left = os.listdir(where / "checkpoints")
-            assert load_newest(where / "checkpoints").number == 9 and len(left) <= 2
-            assert all(name.startswith("checkpoint-") for name in left)
+            where = tmp_path / "scratch" / str(index) / "checkpoints"
+            put_in(patch, checkpoint, RecordingOs(where.parent))
+            write_tree(where.parent, tree)
+            after = goes_on(where)
+            save(where, after + 1, (log := resumed(where)).state(after + 1), keep=2)
+            assert log.holds(load(where / f"checkpoint-{after + 1:08d}"), after + 1)
+            left = set(os.listdir(where)) - {"segments"}
+            assert len(left) <= 2 and all(name.startswith("checkpoint-") for name in left)
+            if all(is_intact(where, number) for number in numbers(where)):
+                assert set(os.listdir(where / "segments")) == named(where)
+
+
+def goes_on(directory: Path) -> int:
+    """Return the number of the checkpoint from which a run would go on; 0 where it would begin."""
+    try:
+        return load_newest(directory).number
+    except FileNotFoundError:
+        return 0
+
+
+def resumed(directory: Path) -> Log:
+    """Return the log of a run that goes on from what lies in `directory`."""
+    return Log(load_newest(directory).tree["log"].kept) if goes_on(directory) else Log()
+
+
+def named(directory: Path) -> set[str]:
+    """Return the segments that checkpoints need."""
+    manifests = (json.loads(path.read_text()) for path in directory.glob("checkpoint-*/MANIFEST.json"))
+    return {name for manifest in manifests for name in manifest["segments"]}
 
 
 # --- full and dying disks --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize(
+    "errors", [ERRORS, *(pytest.param((error,), marks=pytest.mark.night) for error in ERRORS)], ids=str
+)
 def test_a_failing_disk_costs_that_checkpoint_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, lasting: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors: tuple[int, ...], lasting: bool
 ) -> None:
-    """Whichever operation fails, older checkpoints load, the error names path and cause, the next save is clean."""
-    fill(tmp_path / "template", 2, keep=2)
+    """Whichever operation fails, older checkpoints load, the error names path and cause, the next save is whole."""
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 6 * MOST_BYTES)
+    Log().fill(tmp_path / "template", 2, keep=2)
     operations, refused = set(), 0
     for nth in itertools.count():
-        directory = tmp_path / str(nth)
+        directory, error = tmp_path / str(nth), errors[nth % len(errors)]
         shutil.copytree(tmp_path / "template", directory)
         (directory / ".tmp-00000002").mkdir()
-        failing = FailingOs(nth, error, lasting)
+        (directory / "segments" / "segment-00000090.bin").write_bytes(b"half of one")
+        failing, log = FailingOs(nth, error, lasting), resumed(directory)
         announced = []
         before = os.listdir("/proc/self/fd") if Path("/proc/self/fd").exists() else []
         with monkeypatch.context() as patch:
             put_in(patch, checkpoint, failing)
             try:
-                save(directory, 3, state(3), keep=2, on_durable=announced.append)
+                save(directory, 3, log.state(3), keep=2, on_durable=announced.append)
             except CheckpointError as raised:
                 refused += 1
                 assert raised.errno == error and not announced
@@ -159,19 +136,23 @@ def test_a_failing_disk_costs_that_checkpoint_only(
                 assert len(announced) == 1
         if not failing.failed:
             break
-        operations.update(failing.failed[:1])
+        operations.update(f"{name} {at}" for name, at in failing.failed[:1])
         assert len(before) == len(os.listdir("/proc/self/fd") if before else [])
-        assert announced or all(holds(load(directory / f"checkpoint-{old:08d}"), old) for old in (1, 2))
+        assert announced or all(log.holds(load(directory / f"checkpoint-{old:08d}"), old) for old in (1, 2))
         newest = load_newest(directory)
-        assert newest.number >= (3 if announced else 2) and holds(newest.tree, newest.number) and not newest.skipped
+        assert newest.number >= (3 if announced else 2) and log.holds(newest.tree, newest.number) and not newest.skipped
         with monkeypatch.context() as patch:
             put_in(patch, checkpoint, FailingOs())
-            save(directory, 4, state(4), keep=2)
-        assert os.listdir(directory) and all(name.startswith("checkpoint-") for name in os.listdir(directory))
-        assert load_newest(directory).number == 4 and len(numbers(directory)) == 2
+            save(directory, 4, log.state(4), keep=2)
+        assert set(os.listdir(directory)) == {"segments"} | {f"checkpoint-{each:08d}" for each in numbers(directory)}
+        assert set(os.listdir(directory / "segments")) == named(directory)
+        newest = load_newest(directory)
+        assert newest.number == 4 and log.holds(newest.tree, 4) and len(numbers(directory)) == 2
         shutil.rmtree(directory)
-    assert operations >= {"open", "write", "fsync", "close", "mkdir", "rename", "unlink", "rmdir", "listdir"}
-    assert nth > 40 and refused > 20
+    plain = {f"{name} other" for name in ("open", "write", "fsync", "close", "mkdir", "rename", "unlink", "rmdir")}
+    ours = {f"{name} segments" for name in ("open", "write", "fsync", "close", "unlink", "listdir")}
+    assert operations >= plain | ours
+    assert nth > 60 and refused > 30
 
 
 # --- kill -9 ---------------------------------------------------------------------------------------------------------
@@ -189,9 +170,10 @@ def test_kill_9_at_any_moment_loses_nothing_announced(tmp_path: Path) -> None:
             child = os.fork()
         if child == 0:
             try:
+                log = resumed(tmp_path)
                 for number in itertools.count(max(numbers(tmp_path), default=0) + 1):
                     announce = lambda path, number=number: os.write(writer, number.to_bytes(4, "little"))  # noqa: E731
-                    save(tmp_path, number, state(number), keep=2, on_durable=announce)
+                    save(tmp_path, number, log.state(number), keep=2, on_durable=announce)
             except BaseException:
                 (tmp_path / "child.txt").write_text(traceback.format_exc())
             finally:
@@ -207,5 +189,5 @@ def test_kill_9_at_any_moment_loses_nothing_announced(tmp_path: Path) -> None:
         interrupted += any(name.startswith(".") for name in os.listdir(tmp_path))
         if announced:
             loaded = load_newest(tmp_path)
-            assert loaded.number >= announced and holds(loaded.tree, loaded.number) and not loaded.skipped
+            assert loaded.number >= announced and Log().holds(loaded.tree, loaded.number) and not loaded.skipped
     assert announced > 0 and interrupted >= 10, "too few kills fell into a save to mean anything"

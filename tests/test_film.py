@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent import checkpoint
 from agent.replay.film import Film
 
 FRAME = (2,)
@@ -90,7 +94,7 @@ def test_state_holds_the_written_rows_only(kind: str) -> None:
     for tick in range(7):
         write(films[0], both, frame * (tick + 1), np.array([tick in (0, 6), tick == 0]))
     state = films[0].state_dict()
-    assert len(state["frames"] if kind == "plain" else state["frames"]["places"]) == len(state["action"]) == 14
+    assert len(state["frames"]) == len(state["action"]) == 14
     films[1].load_state_dict(state)
     for film in films:
         slots = torch.from_numpy(write(film, both, frame * 99, np.zeros(2, bool)))
@@ -141,3 +145,74 @@ def test_what_is_not_worth_compressing_is_refused(wrong: dict, why: str) -> None
     assert Film(**fields).frames.bytes < 5 * 1000
     with pytest.raises(ValueError, match=f"{why}.*compression none"):
         Film(**(fields | wrong))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_put_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    """Through saves while the ring turns, columns at their own pace: every slot reads as it did, also uncompressed."""
+    rng = np.random.default_rng(7)
+    films = [Film(num_columns=3, length=9, stack=2, **KINDS[kind]) for _ in range(2)]
+    shape, dtype = KINDS[kind]["frame_shape"], KINDS[kind]["dtype"]
+    for tick in range(40):
+        columns = np.flatnonzero(rng.random(3) < (0.9, 0.5, 0.1))
+        if not columns.size:
+            continue
+        frame = rng.integers(0, 256, (len(columns), *shape)).astype(dtype)
+        write(films[0], columns, frame, films[0].cursor[columns] == 0)
+        if tick % 5 == 0:
+            checkpoint.save(tmp_path, tick, films[0].state_dict(), keep=1)
+            write(films[1], np.arange(3), np.ones((3, *shape), dtype), np.ones(3, bool))  # what is replaced
+            lost = films[1].load_state_dict(checkpoint.load_newest(tmp_path).tree)
+            rows = torch.arange(films[0]._num_written(films[0].cursor))
+            assert not lost.size and films[1].cursor.tolist() == films[0].cursor.tolist()
+            assert torch.equal(films[0].frames.read(rows), films[1].frames.read(rows))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_version_1_kept_goes_on_in_segments(kind: str, tmp_path: Path) -> None:
+    """A film from a checkpoint whose frames were tensors saves them as segments from the next save on."""
+    films = [Film(num_columns=2, length=5, **KINDS[kind]) for _ in range(3)]
+    frame = np.ones((2, *KINDS[kind]["frame_shape"]), KINDS[kind]["dtype"])
+    for tick in range(7):
+        write(films[0], np.arange(2), frame * tick, np.full(2, tick == 0))
+    kept = films[0].frames
+    if kind == "plain":
+        old = kept.tensor[:-1]
+    else:
+        pages = [torch.from_numpy(page) for page in kept._pages.arrays]
+        old = {"pages": pages, "places": torch.from_numpy(kept._places[:-1])}
+    tree = films[0].state_dict() | {"frames": old}
+    checkpoint.save(tmp_path, 1, tree, keep=9)
+    films[1].load_state_dict(checkpoint.load_newest(tmp_path).tree)
+    checkpoint.save(tmp_path, 2, films[1].state_dict(), keep=9)
+    films[2].load_state_dict(checkpoint.load_newest(tmp_path).tree)
+    assert len(list((tmp_path / "segments").iterdir())) == 1
+    for film in films[1:]:
+        assert torch.equal(film.frames.read(torch.arange(11)), kept.read(torch.arange(11)))
+
+
+@pytest.mark.gpu
+def test_frames_on_a_gpu_are_put_back(tmp_path: Path) -> None:
+    """A film on the GPU is saved from there and comes back on the host, and the other way, bit for bit."""
+    films = [Film(num_columns=2, length=5, device=device, **KINDS["plain"]) for device in ("cuda", "cpu", "cuda")]
+    for tick in range(7):
+        write(films[0], np.arange(2), np.full((2, *FRAME), tick, np.float32), np.full(2, tick == 0))
+    for number, (one, other) in enumerate(itertools.pairwise(films)):
+        checkpoint.save(tmp_path, number, one.state_dict(), keep=1)
+        other.load_state_dict(checkpoint.load_newest(tmp_path).tree)
+    assert torch.equal(films[0].frames.tensor.cpu(), films[1].frames.tensor)
+    assert torch.equal(films[0].frames.tensor, films[2].frames.tensor)
+
+
+def test_frames_that_were_lost_are_told(tmp_path: Path) -> None:
+    """Their slots are returned, they read as zeros, and no stack of a row that is appended later has one of them."""
+    film = Film(num_columns=2, length=8, stack=4, frame_shape=FRAME, dtype="float32")
+    for tick in range(10):
+        write(film, np.arange(2), np.full((2, *FRAME), tick + 1, np.float32), np.full(2, tick == 0))
+    state = copy.deepcopy(film.state_dict())
+    state["frames"]._held = [[group.only(group.numbers != 8) for group in state["frames"].groups()]]
+    other = Film(num_columns=2, length=8, stack=4, frame_shape=FRAME, dtype="float32")
+    lost = other.load_state_dict(state)
+    assert lost.tolist() == [0, 1] and not other.frames.read(torch.tensor([0, 1])).any()  # row 8 lies where row 0 did
+    slots = write(other, np.arange(2), np.full((2, *FRAME), 11.0, np.float32), np.zeros(2, bool))
+    assert other.stacks(torch.from_numpy(slots))[0, :, 0].tolist() == [0.0, 0.0, 10.0, 11.0]

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent import checkpoint
+from agent.appended import Records
 from agent.replay import frames
-from agent.replay.frames import CompressedFrames, PlainFrames
+from agent.replay.frames import CompressedFrames, Frames, Part, PlainFrames
 from agent.replay.replay import Replay
 from envs.fakes import CountingGame
 
@@ -76,6 +77,12 @@ def same(kinds: tuple[Any, Any], num_slots: int) -> None:
     assert not compressed[num_slots].any()
 
 
+def saved(kind: Frames, num_slots: int) -> list[Part]:
+    """Its frames as a checkpoint keeps them, in two parts."""
+    halves = np.array_split(np.arange(num_slots), 2)
+    return [Part(slots, Records(slots, slots, *kind.records(slots))) for slots in halves if slots.size]
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 9))
 def test_both_kinds_give_the_same_frames(seed: int, num_columns: int, length: int) -> None:
@@ -91,7 +98,7 @@ def test_both_kinds_give_the_same_frames(seed: int, num_columns: int, length: in
         again = both(num_columns * length, num_columns)
         for kind, loaded in zip(kinds, again, strict=True):
             write((loaded,), num_columns, length, range(2), rng)  # what is replaced
-            loaded.load(kind.state(num_columns * length), num_columns * length)
+            loaded.load(saved(kind, num_columns * length), num_columns * length)
         same(again, num_columns * length)
         write(again, num_columns, length, range(7, 2 * length + 7), rng)
         same(again, num_columns * length)
@@ -175,11 +182,11 @@ def test_replay_gives_the_same_batches(tmp_path: Path, same_step: bool) -> None:
 
 
 def broken(change: Callable[[dict[str, Any]], Any]) -> tuple[Any, CompressedFrames]:
-    """A state that was changed, and frames that could take the unchanged one."""
+    """A state of version 1 that was changed, and frames that could take the unchanged one."""
     _, compressed = both(20, 2)
     write((compressed,), 2, 10, range(10), np.random.default_rng(2))
-    state = compressed.state(20)
-    state = {"pages": [page.clone() for page in state["pages"]], "places": state["places"].clone()}
+    pages = [torch.from_numpy(page.copy()) for page in compressed._pages.arrays]
+    state = {"pages": pages, "places": torch.from_numpy(compressed._places[:20].copy())}
     replaced = change(state)
     return state if replaced is None else replaced, compressed
 
@@ -235,7 +242,7 @@ def test_a_broken_state_is_refused(change: Callable[[dict[str, Any]], Any], why:
     state, compressed = broken(change)
     before, bytes_before = compressed.read(torch.arange(21)), compressed.bytes
     with pytest.raises(ValueError, match=why):
-        compressed.load(state, 20)
+        compressed.load_version_1(state, 20)
     assert torch.equal(compressed.read(torch.arange(21)), before) and compressed.bytes == bytes_before
     check(compressed)
 
@@ -255,8 +262,42 @@ def test_a_damaged_state_is_refused_or_read(seed: int) -> None:
 
     state, compressed = broken(change)
     try:
-        compressed.load(state, 20)
+        compressed.load_version_1(state, 20)
     except ValueError:
         pass
     assert compressed.read(torch.arange(21)).shape == (21, ELEMENTS)
     check(compressed)
+
+
+def test_an_old_state_is_taken_over() -> None:
+    """What version 1 kept reads as it did, and slots that were never written stay empty."""
+    state, compressed = broken(lambda state: None)
+    plain, other = both(20, 2)
+    other.load_version_1(state, 20)
+    plain.load_version_1(compressed.read(torch.arange(20)), 20)
+    same((plain, other), 20)
+    check(other)
+
+
+def test_a_damaged_record_is_refused() -> None:
+    """A block that is no frame's, too long or empty is an error, and the frames are as they were."""
+    _, compressed = broken(lambda state: None)
+    before = compressed.read(torch.arange(21))
+    [first, rest] = saved(compressed, 20)
+    noise = np.full(9, 255, np.uint8)
+    for block in (noise, noise[:0], np.zeros(5000, np.uint8)):
+        bad = Records(first.slots[:1], first.slots[:1], np.array([len(block)]), block)
+        with pytest.raises(ValueError, match="frame 0 is damaged"):
+            compressed.load([rest, Part(first.slots[:1], bad)], 20)
+        assert torch.equal(compressed.read(torch.arange(21)), before)
+    check(compressed)
+
+
+def test_frames_that_were_not_saved_are_empty() -> None:
+    """Whatever lay there: slots that no part names read as zeros, in both kinds."""
+    kinds = both(20, 2)
+    write(kinds, 2, 10, range(10), np.random.default_rng(3))
+    for kind in kinds:
+        kind.load(saved(kind, 20)[:1], 20)
+        assert not kind.read(torch.arange(10, 20)).any()
+    same(kinds, 20)

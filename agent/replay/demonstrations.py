@@ -245,7 +245,9 @@ def read(path: Path) -> list[Demonstration]:
     if path.is_dir():
         files = sorted(each for each in path.glob("*.safetensors") if not each.name.startswith("."))
         if not files:
-            raise FileNotFoundError(f"{path} holds no demonstrations (*.safetensors).")
+            raise FileNotFoundError(
+                f"{path} holds no demonstrations (*.safetensors): the viewer keeps what you play in RUN/demonstrations."
+            )
     elif path.is_file():
         files = [path]
     else:
@@ -261,7 +263,9 @@ def _load(path: Path) -> tuple[Mapping[str, Any], Played]:
                 raise ValueError(f"its arrays are {', '.join(sorted(file.keys()))}.")
             tensors = {name: file.get_tensor(name) for name in ("observation", *_STEPS)}
         return facts, _checked(facts, tensors)
-    except (SafetensorError, ValueError) as error:
+    except SafetensorError:
+        raise ValueError(f"{path} is no demonstration: it is damaged, cut off or of another format.") from None
+    except ValueError as error:
         raise ValueError(f"{path} is no demonstration: {error}") from None
 
 

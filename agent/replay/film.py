@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from agent.appended import Appended, Growing, Kept
 from agent.config import LEAST_COMPRESSED
-from agent.replay.frames import CompressedFrames, Frames, PlainFrames, check_like, send, zeros
+from agent.replay.frames import CompressedFrames, Frames, Part, PlainFrames, check_layout, check_like, send, zeros
 
 MAX_STACK = 256  # a row's history is a u8
 ARRAYS = ("action", "reward", "terminated", "truncated", "history")
@@ -55,6 +56,8 @@ class Film:
         self._host = {name: getattr(self, name).numpy() for name in ARRAYS} if self.device.type == "cpu" else None
         self.cursor = np.zeros(num_columns, np.int64)  # rows ever written
         self._history = np.zeros(num_columns, np.int64)  # of the next row, if it continues the episode
+        self._frame_bytes = math.prod(frame_shape) * np.dtype(dtype).itemsize
+        self._kept = Kept()  # which frames checkpoints hold already
         self._back = torch.arange(1 - stack, 1, device=self.device)  # [stack], oldest first
 
     def _frames(self, elements: int, dtype: str, compression: str) -> Frames:
@@ -87,7 +90,7 @@ class Film:
 
         `frame` is [M, *frame_shape], the others [M]; `first` begins an episode. No column may be named twice.
         """
-        slots = self.cursor[columns] % self.length * self.num_columns + columns
+        slots = self._slots(columns, self.cursor[columns])
         history = np.where(first, 0, self._history[columns])
         self._history[columns] = np.minimum(history + 1, self.stack - 1)
         self.cursor[columns] += 1
@@ -136,24 +139,67 @@ class Film:
         return self.frames.bytes + sum(getattr(self, name).nbytes for name in ARRAYS)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the film itself, not a copy: the rows that were ever written, and the cursors."""
-        frames = self.frames.state(self._num_written(self.cursor))
+        """Return the film itself, not a copy: the rows that were ever written, and the cursors.
+
+        Frames never change: a checkpoint writes only those that none before it holds.
+        """
+        frames = Growing(
+            self.frames.layout,
+            np.maximum(self.cursor - self.length, 0),
+            self.cursor,
+            self._kept,
+            most_bytes=self._frame_bytes,
+            read=lambda columns, times: self.frames.records(self._slots(columns, times)),
+        )
         return {"frames": frames} | self._written(self.cursor) | {"cursor": torch.from_numpy(self.cursor)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, in place; ValueError, and nothing changed, when it does not fit."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> np.ndarray:
+        """Put back what `state_dict` gave, in place; ValueError, and nothing changed, when it does not fit.
+
+        Return the slots, i64 [N], of rows whose frames were lost on the way: what has them on a stack must not be asked
+        for. Rows that are appended have none of them on theirs.
+        """
         cursor = state["cursor"].cpu().numpy()
         if cursor.shape != self.cursor.shape:
             raise ValueError(f"The saved film has {len(cursor)} columns, this one has {self.num_columns}.")
         written = self._written(cursor)
         for name, tensor in written.items():
             check_like(name, state[name], tensor)
-        self.frames.load(state["frames"], self._num_written(cursor))
+        lost = self._load_frames(state["frames"], cursor)
         for name, tensor in written.items():
             tensor.copy_(state[name])
         self.cursor[:] = cursor
         history = self.history[self.send(self.newest())].cpu().numpy().astype(np.int64)
         self._history[:] = np.minimum(history + 1, self.stack - 1)
+        columns, since = lost % self.num_columns, self.newest()
+        np.minimum.at(self._history, columns, (since[columns] - lost) // self.num_columns % self.length)
+        return lost
+
+    def _load_frames(self, saved: Any, cursor: np.ndarray) -> np.ndarray:
+        """Put back the frames; return the slots of those that ought to be there and are not."""
+        if not isinstance(saved, Appended):
+            self.frames.load_version_1(saved, self._num_written(cursor))
+            self._kept = Kept()
+            return np.zeros(0, np.int64)
+        check_layout(saved.layout, self.frames.layout)
+        first = np.maximum(cursor - self.length, 0)
+        if not np.array_equal(saved.first, first) or not np.array_equal(saved.stop, cursor):
+            raise ValueError("The saved film's frames are not those of its rows.")
+        rows, columns = divmod(np.arange(self._num_written(cursor)), self.num_columns)
+        missing = rows < cursor[columns]
+
+        def parts() -> Iterator[Part]:
+            for group in saved.groups():
+                slots = self._slots(group.columns, group.numbers)
+                missing[slots] = False
+                yield Part(slots, group)
+
+        self.frames.load(parts(), len(missing))
+        self._kept = saved.kept.copy()
+        return np.flatnonzero(missing)
+
+    def _slots(self, columns: np.ndarray, times: np.ndarray) -> np.ndarray:
+        return times % self.length * self.num_columns + columns
 
     def _num_written(self, cursor: np.ndarray) -> int:
         return min(int(cursor.max()), self.length) * self.num_columns

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import cramjam
 import numpy as np
 import torch
 
+from agent.appended import Records
+
 PAGE_BYTES = 1 << 18
 UNLIKE = "The saved film's frames are {}compressed, this one's are{}: set replay.compression as it was when saved."
+
+
+class Part(NamedTuple):
+    """Some of a film's frames as they were saved."""
+
+    slots: np.ndarray  # i64 [N]
+    records: Records
 
 
 class Frames(Protocol):
@@ -28,11 +37,21 @@ class Frames(Protocol):
     def read(self, slots: torch.Tensor) -> torch.Tensor:
         """Return the frames of `slots`, i64 [N] -> [N, elements], not a view."""
 
-    def state(self, num_slots: int) -> Any:
-        """Return the first `num_slots` frames as they are kept, not a copy."""
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What `records` gives, as `agent.appended.Appended` has it."""
 
-    def load(self, saved: Any, num_slots: int) -> None:
-        """Take over what `state(num_slots)` gave; ValueError, and nothing changed, when it does not fit."""
+    def records(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sizes, i64 [N], and the bytes one after the other, u8, of the frames of `slots`, as they are."""
+
+    def load(self, parts: Iterable[Part], num_slots: int) -> None:
+        """Take over what `records` gave, and be empty elsewhere; ValueError, and nothing changed, when one is damaged.
+
+        No slot is at or above `num_slots`.
+        """
+
+    def load_version_1(self, saved: Any, num_slots: int) -> None:
+        """Take over the frames of a checkpoint of version 1; ValueError, and nothing changed, when they do not fit."""
 
 
 def zeros(shape: tuple[int, ...], dtype: str, device: torch.device) -> torch.Tensor:
@@ -58,6 +77,15 @@ def check_like(name: str, saved: Any, ours: torch.Tensor) -> None:
         )
 
 
+def check_layout(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ValueError unless frames of the layout `saved` can be taken over where they are kept as `ours` says."""
+    if saved.get("frames") != ours["frames"]:
+        raise ValueError(UNLIKE.format("", " not") if ours["frames"] == "plain" else UNLIKE.format("not ", ""))
+    if saved != ours:
+        kinds = [f"{each.get('dtype')} [{each.get('elements')}]" for each in (saved, ours)]
+        raise ValueError("The saved film's frames are {}, this one's {}.".format(*kinds))
+
+
 class PlainFrames:
     """Frames as they are, in one tensor on any device."""
 
@@ -78,11 +106,28 @@ class PlainFrames:
         """See `Frames`."""
         return self.tensor.index_select(0, slots)
 
-    def state(self, num_slots: int) -> torch.Tensor:
+    @property
+    def layout(self) -> dict[str, Any]:
         """See `Frames`."""
-        return self.tensor[:num_slots]
+        _, elements = self.tensor.shape
+        dtype, size = str(self.dtype).removeprefix("torch."), elements * self.tensor.itemsize
+        return {"frames": "plain", "dtype": dtype, "elements": elements, "record_bytes": size}
 
-    def load(self, saved: Any, num_slots: int) -> None:
+    def records(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Frames`."""
+        found = self.read(send(slots, self.tensor.device)).cpu().view(torch.uint8).numpy()
+        return np.full(len(slots), self.layout["record_bytes"], np.int64), found.reshape(-1)
+
+    def load(self, parts: Iterable[Part], num_slots: int) -> None:
+        """See `Frames`."""
+        empty = np.ones(num_slots, bool)
+        for slots, records in parts:
+            rows = torch.from_numpy(records.data.copy()).view(self.dtype).view(len(slots), -1)
+            self.tensor.index_copy_(0, send(slots, self.tensor.device), rows.to(self.tensor.device))
+            empty[slots] = False
+        self.tensor.index_fill_(0, send(np.flatnonzero(empty), self.tensor.device), 0)
+
+    def load_version_1(self, saved: Any, num_slots: int) -> None:
         """See `Frames`."""
         if isinstance(saved, Mapping):
             raise ValueError(UNLIKE.format("", " not"))
@@ -145,18 +190,35 @@ class CompressedFrames:
             found.numpy()[again] = found.numpy()[source[again]]
         return found
 
-    def state(self, num_slots: int) -> dict[str, Any]:
+    @property
+    def layout(self) -> dict[str, Any]:
         """See `Frames`."""
-        pages = [torch.from_numpy(page) for page in self._pages.arrays]
-        return {"pages": pages, "places": torch.from_numpy(self._places[:num_slots])}
+        return {"frames": "lz4", "dtype": "uint8", "elements": self._elements, "record_bytes": None}
 
-    def load(self, saved: Any, num_slots: int) -> None:
-        """See `Frames`. Each block is decompressed once, so that one that is damaged is found here and not later."""
+    def records(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Frames`."""
+        places = self._places[slots]
+        blocks = [self._pages.arrays[page][start:end] for page, start, end in places.tolist()]
+        return (places[:, 2] - places[:, 1]).astype(np.int64), np.concatenate(blocks)
+
+    def load(self, parts: Iterable[Part], num_slots: int) -> None:
+        """See `Frames`."""
+        self._load(
+            (slot, block) for part in parts for slot, block in zip(part.slots, part.records.pieces(), strict=True)
+        )
+
+    def load_version_1(self, saved: Any, num_slots: int) -> None:
+        """See `Frames`."""
+        self._load(enumerate(self._blocks(saved, num_slots)))
+
+    def _load(self, blocks: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Take over blocks by slot. Each is decompressed once, so that a damaged one is found here and not later."""
         new = CompressedFrames(len(self._places) - 1, self._num_columns, self._elements)
         frame = np.empty(self._elements, np.uint8)
-        for slot, block in enumerate(self._blocks(saved, num_slots)):
+        for slot, block in blocks:
             try:
-                intact = cramjam.lz4.decompress_block_into(block, frame, len(frame)) == len(frame)
+                intact = 0 < len(block) <= len(self._block)
+                intact = intact and cramjam.lz4.decompress_block_into(block, frame, len(frame)) == len(frame)
             except cramjam.DecompressionError:
                 intact = False
             if not intact:

@@ -31,11 +31,12 @@ class Taken(NamedTuple):
 class _Answer(NamedTuple):
     """A step of some games, as replay takes it."""
 
-    observation: np.ndarray | None
+    observation: np.ndarray
     reward: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
     first: np.ndarray
+    restarted: np.ndarray
     final_observation: None = None
 
 
@@ -126,6 +127,8 @@ def _insert(replay: Replay, columns: np.ndarray, rows: Sequence[_Row]) -> None:
     flags = np.array([(row.first, row.over, row.terminated, row.truncated) for row in rows])  # [M, 4]
     none = np.zeros(len(rows), bool)
     zero = np.zeros(len(rows), np.float32)
-    step = _Answer(observation, zero, flags[:, 1], none, flags[:, 0])
-    next_step = _Answer(None, np.array([row.reward for row in rows], np.float32), flags[:, 2], flags[:, 3], none)
+    step = _Answer(observation, zero, flags[:, 1], none, flags[:, 0], none)
+    reward = np.array([row.reward for row in rows], np.float32)
+    # What the next frames are is not asked: no number of a demonstration that could be loaded is not finite.
+    next_step = _Answer(observation, reward, flags[:, 2], flags[:, 3], none, none)
     replay.insert(step, np.array([row.action for row in rows]), next_step, columns)

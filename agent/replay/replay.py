@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from agent.guard import RESTARTS, Faults, all_finite, finite_or_zero, finite_rows
 from agent.replay.film import Film
 from agent.replay.returns import n_step_return
 from agent.replay.sum_tree import SumTree
@@ -52,6 +53,7 @@ class Replay:
         generator: torch.Generator,
         device: torch.device | str,
         compression: str = "none",
+        faults: Faults | None = None,
     ) -> None:
         """With `stack` > 1 the first axis of `observation_shape` is the stack, oldest frame first."""
         if stack > 1 and observation_shape[0] != stack:
@@ -78,9 +80,12 @@ class Replay:
         # stack is still on film; games whose newest row, if any, is terminal, so that an episode must begin; the count.
         self._valid = np.zeros(self.film.num_rows, bool)
         self._closed = np.ones(num_games, bool)
+        self._broken = np.zeros(num_games, bool)  # games whose newest row was left out: anything may follow it
         self._size = 0
         self._strata = torch.empty(0, dtype=torch.float64)  # i / N for the last batch size N
         self.sampled: torch.Tensor | None = None  # the last batch's index, for telemetry
+        self.faults = Faults() if faults is None else faults
+        self._known: Step | None = None  # the newest step, if all in it is known to be finite
 
     def __len__(self) -> int:
         """Transitions that can be sampled now."""
@@ -92,40 +97,65 @@ class Replay:
         return self.film.bytes + self.tree.bytes + self._valid.nbytes
 
     def insert(self, step: Step, action: np.ndarray, next_step: Step, games: np.ndarray | None = None) -> int:
-        """Store what `action`, i64 [B], led to; return how many games really took it, i.e. transitions stored.
+        """Store what `action`, i64 [B], led to; return how many transitions were stored.
 
         `games`, i64 [B], are the columns that this is about, each named once; None: all, in order.
         An action that answered the last step of an episode was ignored by the game (next-step autoreset): its row only
         keeps the terminal observation. After a same-step autoreset that row is made from `final_observation`.
+
+        A transition with an observation or a reward that is not finite, and one in which the game was replaced, is left
+        out: its row cannot be sampled, windows end before it and bootstrap from its observation, and holds zeros where
+        a number is not finite. The game's own episode goes on behind it. Raises NonFinite as `Faults.check` does.
         """
         games = self._games if games is None else games
         self._check_continues(step, games)
         ended = next_step.terminated | next_step.truncated
-        restarted = np.flatnonzero(ended & next_step.first)
-        if restarted.size and next_step.final_observation is None:
-            game = games[restarted[0]]
+        again = np.flatnonzero(ended & next_step.first)
+        if again.size and next_step.final_observation is None:
+            game = games[again[0]]
             raise ValueError(f"Game {game} began anew as it ended, but its final_observation is missing.")
         taken = step.first | ~(step.terminated | step.truncated)
-        reward = next_step.reward
+        reward, stored = next_step.reward, taken
         if self.reward_clip is not None:
             reward = np.clip(reward, -self.reward_clip, self.reward_clip)
-        self._append(
-            games, step.observation, action, reward, next_step.terminated, next_step.truncated, taken, step.first
-        )
-        self._closed[games] = ~taken
-        if restarted.size:
-            self._close(games[restarted], next_step.final_observation[restarted])
-        return int(np.count_nonzero(taken))
+        terminated, truncated = next_step.terminated, next_step.truncated
+        sound = not again.size and self._is_sound(step, next_step)
+        if not sound or self.faults.watching:
+            finite = finite_rows(next_step.observation) & finite_rows(next_step.reward)
+            if again.size:
+                finite[again] &= finite_rows(next_step.final_observation[again])
+            lost = taken & ~(finite & finite_rows(step.observation) & ~next_step.restarted)
+            self.film.truncate(games[lost & ~step.first])  # the row before: no window reaches over this one
+            reward, stored = np.where(lost | ~finite, 0.0, reward), taken & ~lost
+            terminated, truncated = terminated & ~lost, truncated | lost
+            told = taken | ~finite  # that an episode begins well says nothing about its game's steps
+            self.faults.steps(games[told], ~finite[told])
+            self.faults.add(RESTARTS, int(np.count_nonzero(next_step.restarted)))
+        ends = terminated, truncated
+        self._append(games, step.observation, action, reward, *ends, stored, step.first, sound=sound)
+        self._closed[games], self._broken[games] = ~taken, taken & ~stored
+        if again.size:
+            self._close(games[again], next_step.final_observation[again])
+        self.faults.check()
+        return int(np.count_nonzero(stored))
+
+    def _is_sound(self, step: Step, next_step: Step) -> bool:
+        """Return whether there is nothing to leave out: asked first, for it nearly always is so."""
+        sound = step is self._known or all_finite(step.observation)
+        sound = sound and all_finite(next_step.observation) and all_finite(next_step.reward)
+        sound = sound and not next_step.restarted.any()
+        self._known = next_step if sound else None
+        return sound
 
     def cut(self, step: Step) -> None:
         """Truncate every open episode at its newest observation, `step`: the games are about to be started anew.
 
         No window reaches from before the cut to behind it, and no transition is lost. A second cut does nothing.
         """
-        late = np.flatnonzero(step.first & ~self._closed)
+        late = np.flatnonzero(step.first & ~(self._closed | self._broken))
         if late.size:
             raise ValueError(f"Game {late[0]} has already been started anew; call cut with the step before that.")
-        still_open = np.flatnonzero(~self._closed)
+        still_open = np.flatnonzero(~self._closed & ~step.first)
         if still_open.size:
             self.film.truncate(still_open)  # where the newest row terminated it still does
             self._close(still_open, step.observation[still_open])
@@ -134,7 +164,7 @@ class Replay:
         """Append the row that holds the terminal observation, [M, *observation_shape]."""
         no = np.zeros(len(games), bool)
         self._append(games, observation, np.zeros(len(games)), np.zeros(len(games)), no, no, no, no)
-        self._closed[games] = True
+        self._closed[games], self._broken[games] = True, False
 
     def _append(
         self,
@@ -146,10 +176,16 @@ class Replay:
         truncated: np.ndarray,
         valid: np.ndarray,
         first: np.ndarray,
+        *,
+        sound: bool = False,
     ) -> None:
-        """Write one row for each of `games`; open the row that is now n steps old, shut the one that lost its stack."""
+        """Write one row for each of `games`; open the row that is now n steps old, shut the one that lost its stack.
+
+        Unless observations are known to be `sound`, zeros stand for those that are not finite.
+        """
         film = self.film
         frame = observation[:, -1] if film.stack > 1 else observation
+        frame = frame if sound else finite_or_zero(frame)
         slots = film.append(games, frame, action, reward, terminated, truncated, first)
         lost = film.after(slots, film.stack - 1)  # rows around a full ring: `length - stack + 1` before the newest one
         due = film.after(slots, -self.n_step)
@@ -165,9 +201,10 @@ class Replay:
 
     def _check_continues(self, step: Step, games: np.ndarray) -> None:
         closed = self._closed[games]
-        if np.array_equal(step.first, closed):
+        differ = step.first != closed
+        if not differ.any() or not (differ := differ & ~self._broken[games]).any():
             return
-        wrong = np.flatnonzero(step.first != closed)[0]
+        wrong = np.flatnonzero(differ)[0]
         game = games[wrong]
         if closed[wrong]:
             raise ValueError(f"Game {game} goes on where an episode must begin: this step must have `first` set.")
@@ -285,19 +322,35 @@ class Replay:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` gave, in place; ValueError naming what differs when it does not fit."""
+        """Put back what `state_dict` gave, in place; ValueError naming what differs when it does not fit.
+
+        Rows of whose windows a frame was lost on the way can no longer be sampled.
+        """
         layout = self._layout()
         for name, ours in layout.items():
             if state["layout"][name] != ours:
                 raise ValueError(f"The saved replay has {name} {state['layout'][name]}, this run has {ours}.")
-        self.film.load_state_dict(state["film"])
+        lost = self.film.load_state_dict(state["film"])
         self.tree.load_state_dict(state["tree"])
         self._max_priority.copy_(state["max_priority"])
         self.generator.set_state(state["generator"].cpu())
         self.sampled = None
         self._valid[:] = state["valid"].cpu().numpy()
-        self._closed = ~self._valid[self.film.newest()]
+        newest = self.film.newest()
+        self._leave_out(lost, newest)
+        cut_off = self.film.truncated[self.film.send(newest)].cpu().numpy()  # so is no terminal row
+        self._closed = ~self._valid[newest] & ~cut_off
+        self._broken = ~self._valid[newest] & cut_off
         self._size = int(torch.count_nonzero(self.tree.leaves))
+
+    def _leave_out(self, lost: np.ndarray, newest: np.ndarray) -> None:
+        """Let no row be sampled that has one of the frames of the slots `lost` in its window."""
+        could = self._valid[newest]
+        for rows in range(-self.n_step, self.film.stack) if lost.size else ():
+            slots = self.film.after(lost, rows)
+            self._valid[slots] = False
+            self.tree.fill(slots, np.zeros(len(slots), bool), self._max_priority)
+        self.film.truncate(np.flatnonzero(could & ~self._valid[newest]))  # no terminal row: anything may follow it
 
     def _layout(self) -> dict[str, Any]:
         """What decides which slot means what."""

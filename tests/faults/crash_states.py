@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent import durable
+from agent import durable, segments
 
 Tree = dict[str, Any]  # name -> bytes of a file, or Tree
 
@@ -25,7 +25,10 @@ class RecordingOs:
     """Stands in for the module `os` in the code under test: does all of it for real (but fsync) and keeps a trace."""
 
     def __init__(self, root: Path, ignore_fsync: str = "") -> None:
-        """Record operations below `root`; `ignore_fsync` ("file", "directory") forgets that kind, as a mutation."""
+        """Record operations below `root`; `ignore_fsync` forgets that kind, as a mutation.
+
+        "file", "directory", and of those in and of the folder of segments "segment" and "segment folder".
+        """
         self.trace: list[tuple] = []
         self._root = root
         self._ignore_fsync = ignore_fsync
@@ -51,7 +54,11 @@ class RecordingOs:
 
     def fsync(self, descriptor: int) -> None:
         path = self._opened[descriptor]
-        if self._ignore_fsync != ("directory" if (self._root / path).is_dir() else "file"):
+        is_folder = (self._root / path).is_dir()
+        kinds = {"directory" if is_folder else "file"}
+        if segments.FOLDER in Path(path).parts:
+            kinds.add("segment folder" if is_folder else "segment")
+        if self._ignore_fsync not in kinds:
             self.trace.append(("fsync", path))
 
     def mkdir(self, path: Path) -> None:
@@ -74,8 +81,8 @@ class RecordingOs:
 
 
 def put_in(patch: pytest.MonkeyPatch, module: ModuleType, stand_in: Any) -> None:
-    """Let a module, and agent/durable.py which writes for it, use a stand-in for the module `os`."""
-    for each in (module, durable):
+    """Let a module, and those which write for it, use a stand-in for the module `os`."""
+    for each in (module, durable, segments):
         patch.setattr(each, "os", stand_in)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
+
+from agent.segments import FOLDER
 
 OPERATIONS = ("open", "write", "fsync", "close", "mkdir", "rename", "replace", "unlink", "rmdir", "listdir", "lstat")
 
@@ -17,7 +20,8 @@ class FailingOs:
 
     def __init__(self, nth: int | None = None, error: int = 0, lasting: bool = False) -> None:
         self.calls = 0
-        self.failed: list[str] = []
+        self.failed: list[tuple[str, str]] = []  # operation, and "segments" or "other"
+        self._opened: dict[int, str] = {}
         self._nth, self._error, self._lasting = nth, error, lasting
 
     def __getattr__(self, name: str) -> Any:
@@ -27,10 +31,19 @@ class FailingOs:
     def _call(self, name: str, real: Any, args: tuple, kwargs: dict) -> Any:
         now, self.calls = self.calls, self.calls + 1
         if self._nth is not None and (now == self._nth or (self._lasting and now > self._nth and name != "close")):
-            self.failed.append(name)
+            self.failed.append((name, self._where(args[0])))
             if name == "write":
                 real(args[0], args[1][: len(args[1]) // 2])
             elif name == "close":
                 real(*args)
             raise OSError(self._error, os.strerror(self._error), str(args[0]))
-        return None if name == "fsync" else real(*args, **kwargs)
+        if name == "fsync":
+            return None
+        result = real(*args, **kwargs)
+        if name == "open":
+            self._opened[result] = str(args[0])
+        return result
+
+    def _where(self, what: Any) -> str:
+        path = Path(self._opened[what] if isinstance(what, int) else what)
+        return "segments" if FOLDER in path.parts else "other"
