@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from agent.capture import Mode, make_fast, try_out
+from agent.guard import finite_or_zero
 from agent.nets.noisy import Noise
 from agent.nets.q_network import QNetwork
 from agent.seeding import numpy_state, set_numpy_state
@@ -57,6 +58,7 @@ class Actor:
 
     @torch.inference_mode()
     def _best(self, observation: np.ndarray, noise: Noise | None) -> np.ndarray:
+        observation = finite_or_zero(observation)  # a network has no answer to what is not a number
         given = torch.from_numpy(observation).to(self._device), noise
         if self._to_try is not None:
             self._try_out(given)

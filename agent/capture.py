@@ -228,17 +228,22 @@ def try_out(
     """
     kept = Kept([tensor for group in groups for tensor in group])
     sizes = [len(group) for group in groups]
-    fast(*calls[0])  # is made here
-    kept.restore()
-    expected = _through(eager, calls, kept)
-    found = _through(fast, calls, kept)
-    difference = max(
-        _relative(ours, theirs) for ours, theirs in zip(_grouped(found, sizes), _grouped(expected, sizes), strict=True)
-    )
-    seconds: dict[Function, list[float]] = {eager: [], fast: []}
-    for round_ in range(ROUNDS):
-        for form in (eager, fast) if round_ % 2 else (fast, eager):
-            seconds[form].append(_seconds(form, calls, kept))
+    try:
+        fast(*calls[0])  # is made here
+        kept.restore()
+        expected = _through(eager, calls, kept)
+        found = _through(fast, calls, kept)
+        difference = max(
+            _relative(ours, theirs)
+            for ours, theirs in zip(_grouped(found, sizes), _grouped(expected, sizes), strict=True)
+        )
+        seconds: dict[Function, list[float]] = {eager: [], fast: []}
+        for round_ in range(ROUNDS):
+            for form in (eager, fast) if round_ % 2 else (fast, eager):
+                seconds[form].append(_seconds(form, calls, kept))
+    except BaseException:  # it cannot be made, or the run is to end
+        kept.restore()
+        raise
     return Trial(difference, min(seconds[eager]), min(seconds[fast]))
 
 

@@ -64,7 +64,11 @@ class GameSettings(Section):
     num_games: Positive = 8
     """Copies of the game that play side by side."""
     vectorize: Literal["auto", "inline", "workers"] = "auto"
-    """Run the copies in this process, in worker processes, or as suits the game. Atari has its own C++ threads."""
+    """Run the copies in this process, in worker processes, or as suits the game. Atari has its own C++ threads instead
+    of inline. Only workers survive a game that hangs or ends its process: that one is replaced, the others play on."""
+    deadline_s: PositiveFloat = 8.0
+    """Seconds in which a game in a worker process must answer, or it is replaced. Raise it for games whose slowest step
+    or reset takes longer."""
     seeds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Start training episodes from this many seeds only, over and over; evaluation still plays unseen ones, and the gap
     between both is logged. None: every episode is new. Not for atari/*."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 
-from agent.adam import Adam
+from agent.adam import Adam, clipping
 from agent.capture import Function, Mode, Trial, make_fast, try_out
 from agent.config import LearnerSettings
+from agent.guard import IN_A_ROW, Faults, unsound
 from agent.losses import LossFunction
 from agent.metrics import Means
 from agent.nets.bound import bind
@@ -59,6 +60,9 @@ class Learner:
     `rate_scale` multiplies the learning rate; whoever sets it keeps it. `average` is the network that is judged and
     frozen: a running average of the weights when the settings ask for one, else `network` itself.
 
+    An update whose loss or gradient is not finite changes nothing but the random generators: no weight, no moment, no
+    priority, no running statistic. It counts as one of `updates`, and in `faults`.
+
     `execution` says how updates run: eager, compiled or captured. A faster form is switched on after EAGER_UPDATES, and
     only when it did the same as the eager one from the same state; `say` is told what came of it, `on_switch` the mode.
     `expected_updates` is how many there will be in all: a few are not worth the making.
@@ -77,6 +81,7 @@ class Learner:
         discount: Callable[[int], float],
         n_step: Callable[[int], int],
         expected_updates: float = 0.0,
+        faults: Faults | None = None,
     ):
         self.network = network
         self.target = deepcopy(network).requires_grad_(False)
@@ -92,6 +97,8 @@ class Learner:
         self.expected_updates = expected_updates
         self.rate_scale = 1.0
         self.updates = 0
+        self.faults = Faults() if faults is None else faults
+        self._looked = 0, 0  # updates made, and those of this process skipped, when they were last counted
         self.execution: Mode = "eager"
         self.say: Callable[[str], None] = lambda sentence: None
         self.on_switch: Callable[[Mode], None] = lambda mode: None
@@ -127,8 +134,11 @@ class Learner:
 
         With a `loss` to take its own's place they are eager, however updates run otherwise: it may break them off.
         """
+        if self.updates - self._looked[0] >= IN_A_ROW:
+            self.count_skipped()  # the actor has just waited for the device: nothing is left to wait for
         if loss is None and self.unsettled(steps):
             self.settle(steps)
+        skipped = None if self.settings.average_updates is None else self.optimizer.skipped.clone()
         started = time.perf_counter()
         asked, run = self._asked(steps), self._run
         if loss is not None:
@@ -138,7 +148,7 @@ class Learner:
             figures = self._update_once(run, asked, look=left == 1 or self.execution != "eager")
         self.network.fold()
         if self.settings.average_updates is not None:
-            self._update_average(count, self.settings.average_updates)
+            self._update_average(count, self.optimizer.skipped - skipped, self.settings.average_updates)
         # One look per call is enough for a mean, and costs the others nothing.
         self.metrics.add(figures)
         if self._to_try is not None and loss is None:
@@ -168,8 +178,8 @@ class Learner:
 
     def _whole(self, differentiate: Function, rate: Scalar, *given: Any) -> tuple[torch.Tensor | None, torch.Tensor]:
         """One update: `differentiate` what is given, step; return the figures and the batch's index."""
-        figures, index, divisor, *gradients = differentiate(*given)
-        self.optimizer.move(gradients, rate, divisor)
+        figures, index, skip, divisor, *gradients = differentiate(*given)
+        self.optimizer.move(gradients, rate, divisor, skip)
         return figures, index
 
     def _sample_and_differentiate(
@@ -183,7 +193,7 @@ class Learner:
         target_noise: Noise | None,
         loss: LossFunction | None = None,
     ) -> tuple[Any, ...]:
-        """Draw a batch, write its new priorities, return figures (when asked to look), index, divisor and gradients."""
+        """Draw a batch, write its new priorities, return figures (when asked to look), index, and what `move` takes."""
         sampled = self.replay.sample_at(draw, exponent, n_step, discount)
         # Replay may lie on the host and the network on the GPU; `index` means something to replay alone.
         parts = [part.to(self.device, non_blocking=True) for part in sampled[:-1]]
@@ -192,24 +202,37 @@ class Learner:
         return figures, sampled.index, *found
 
     def _differentiate(self, look: bool, *given: Any, loss: LossFunction | None = None) -> tuple[Any, ...]:
-        """Return figures, priorities, divisor and gradients for the parts of a batch, its index apart, and both noises.
+        """Return figures, priorities, skip, divisor and gradients for a batch without its index, and both noises.
 
-        Figures, f32 [6]: loss, mean |TD error|, norm of the gradient before clipping, whether it was clipped, mean and
-        largest value.
+        Figures, f32 [7]: 1, loss, mean |TD error|, norm of the gradient before clipping, whether it was clipped, mean
+        and largest value. Where the update is to be skipped they are those of nothing, and priorities are NaN.
         """
         *parts, online_noise, target_noise = given
+        statistics = [each.clone() for each in self.network.statistics]
         self.network.power_iterate()
         autocast = self.settings.autocast
         online, target = bind(self.network, online_noise, autocast), bind(self.target, target_noise, autocast)
         result = (loss or self.loss)(online, target, Batch(*parts, None), self.generator)
         gradients = torch.autograd.grad(result.loss, self._parameters)
         norm, divisor = clipping(gradients, self.settings.max_grad_norm)
+        loss_value = result.loss.detach()
+        skip = unsound(norm + loss_value)
+        is_unsound = skip > 0.0
+        for ours, before in zip(self.network.statistics, statistics, strict=True):
+            ours.copy_(torch.where(is_unsound, before, ours))
+        priority = result.priority.masked_fill(is_unsound, torch.nan)  # replay keeps those that it has
         figures, q_tm1 = None, result.q_tm1
         if look:
             clipped = (norm > self.settings.max_grad_norm).float()
-            seen = result.loss.detach(), result.td_error.abs().mean(), norm, clipped, q_tm1.mean(), q_tm1.max()
-            figures = torch.stack(seen)
-        return figures, result.priority, divisor, *gradients
+            seen = 1.0 - skip, loss_value, result.td_error.abs().mean(), norm, clipped, q_tm1.mean(), q_tm1.max()
+            figures = torch.where(is_unsound, self.metrics.nothing, torch.stack(seen))
+        return figures, priority, skip, divisor, *gradients
+
+    def count_skipped(self) -> None:
+        """Count the updates that were skipped since the last call; waits for the device."""
+        (updates, skipped), skipped_now = self._looked, int(self.optimizer.skipped)
+        self.faults.updates(self.updates - updates, skipped_now - skipped)
+        self._looked = self.updates, skipped_now
 
     @torch.no_grad()
     def copy_to_target(self) -> None:
@@ -219,10 +242,16 @@ class Learner:
         self.target.fold()
 
     @torch.no_grad()
-    def _update_average(self, count: int, over: int) -> None:
-        """Take in the weights after `count` more updates; until `over` updates were made it is their plain mean."""
+    def _update_average(self, count: int, skipped: torch.Tensor, over: int) -> None:
+        """Take in the weights after `count` more updates; until `over` updates were made it is their plain mean.
+
+        Of the step towards them those updates that were `skipped`, f32 [], have no share.
+        """
         share = max(count / self.updates, 1.0 - (1.0 - 1.0 / over) ** count)
-        torch._foreach_lerp_(list(self.average.parameters()), self._parameters, share)
+        averages = list(self.average.parameters())
+        steps = torch._foreach_sub(self._parameters, averages)
+        torch._foreach_mul_(steps, share * (1.0 - skipped / count))
+        torch._foreach_add_(averages, steps)
         for ours, newest in zip(self.average.buffers(), self.network.buffers(), strict=True):
             ours.copy_(newest)
         self.average.fold()
@@ -251,6 +280,7 @@ class Learner:
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"This is not the state of a learner with this network: {error}") from error
         self.updates = int(state["updates"])
+        self._looked = self.updates, int(self.optimizer.skipped)
         self._resume_execution(state.get("execution"))
 
     # --- how updates run ---------------------------------------------------------------------------------------------
@@ -286,6 +316,9 @@ class Learner:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             self.say(f"updates stay eager: the {wanted} one could not be made ({reason:.200})")
             return
+        except BaseException:  # the run is to end: it is tried when that goes on
+            self._to_try = wanted
+            raise
         if not trial.agrees:
             self.say(
                 f"updates stay eager: the {wanted} one differs by {trial.difference:.1%} of what an update changes, "
@@ -333,8 +366,8 @@ class Learner:
 
     def _learn(self, differentiate: Function, rate: Scalar, *given: Any) -> tuple[Any, ...]:
         """Improve the network by what `_differentiate` is given; return figures and priorities."""
-        figures, priority, divisor, *gradients = differentiate(*given)
-        self.optimizer.move(gradients, rate, divisor)
+        figures, priority, skip, divisor, *gradients = differentiate(*given)
+        self.optimizer.move(gradients, rate, divisor, skip)
         return figures, priority
 
     def _from_elsewhere(
@@ -363,16 +396,3 @@ class Learner:
         rate, *scalars = (f64(each * factor).to(self.device) for each in (rate, *scalars))
         noise = [network.draw_noise(self.generator) for network in (self.network, self.target)]
         return rate.float(), True, n_step, *scalars, self.replay.draw(self.settings.batch_size), *noise
-
-
-def clipping(gradients: Sequence[torch.Tensor], max_norm: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the common norm of all gradients and what to divide them by so that it is at most `max_norm`, f32 [] each.
-
-    As torch's clip_grad_norm_ scales them, in half its time: that one first sorts small tensors by device and type.
-    """
-    if torch.compiler.is_compiling():  # it has no program for the norms of a list
-        norms = [torch.linalg.vector_norm(gradient) for gradient in gradients]
-    else:
-        norms = torch._foreach_norm(list(gradients))
-    norm = torch.linalg.vector_norm(torch.stack(norms))
-    return norm, ((norm + 1e-6) / max_norm).clamp_min(1.0)

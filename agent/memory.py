@@ -128,13 +128,19 @@ def _remedy(spec: Observed, settings: Settings, room: int) -> str:
     if most < settings.learner.batch_size:
         return "not even one batch would fit. Close other programs or use a larger machine."
     remedy = f"at most --replay.capacity {most} fits."
-    replay, picture = settings.replay, spec.observation_dtype == "uint8" and _frame_bytes(spec) >= LEAST_COMPRESSED
-    if picture and replay.compression == "none" and replay.device != "cuda":
+    replay = settings.replay
+    if compressible(spec, settings) and replay.device != "cuda":
         compressed = settings.model_copy(update={"replay": replay.model_copy(update={"compression": "lz4"})})
         less = replay_bytes(spec, compressed, replay.capacity)
         if less <= room:
             remedy += f" With --replay.compression lz4 all of them need about {size(less)}."
     return remedy
+
+
+def compressible(spec: Observed, settings: Settings) -> bool:
+    """Return whether replay holds pictures that are not compressed and would be much smaller if they were."""
+    pictures = spec.observation_dtype == "uint8" and _frame_bytes(spec) >= LEAST_COMPRESSED
+    return pictures and settings.replay.compression == "none"
 
 
 def replay_bytes(spec: Observed, settings: Settings, capacity: int) -> int:

@@ -25,6 +25,9 @@ class Step(Protocol):
 
     Same-step autoreset (a foreign vector): `first` is set together with the end, `observation` already belongs to the
     new episode and `final_observation` holds the terminal one.
+
+    Where `restarted` is set the game failed and a fresh one plays in its place: its open episode is discarded, the
+    action was played by nobody, and the row is a first one: nothing may be learned from the step before to this one.
     """
 
     observation: np.ndarray  # [B, *observation_shape]
@@ -34,6 +37,7 @@ class Step(Protocol):
     first: np.ndarray  # bool [B]
     episodes: Sequence[Episode]  # those that ended with this step
     final_observation: np.ndarray | None  # [B, *observation_shape]; rows that did not end are meaningless
+    restarted: np.ndarray  # bool [B]
 
 
 @runtime_checkable

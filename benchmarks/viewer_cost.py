@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from agent.cli.control import Control  # noqa: E402
-from agent.cli.record import Record, Stop  # noqa: E402
+from agent.cli.record import Record  # noqa: E402
+from agent.cli.stop import Stop  # noqa: E402
 from agent.telemetry.run_folder import RunFolder  # noqa: E402
 from agent.viewer.publish import WATCHED_S  # noqa: E402
 from benchmarks.cases import CASES, PROTOCOL, Case  # noqa: E402

@@ -9,9 +9,10 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 
-from agent.cli.record import Record, Stop
+from agent.cli.record import Record
 from agent.cli.session import Session, evaluation_seed
 from agent.cli.stock_session import StockSession
+from agent.cli.stop import Stop
 from agent.telemetry.rates import Rates
 from agent.types import Tick
 from agent.viewer.publish import Publisher, Thought

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from agent.cli.control import Control
-from agent.cli.record import Beat, Record, Stop
+from agent.cli.broken_off import breaking_off
+from agent.cli.record import Beat, Record
 from agent.cli.session import Session, evaluation_seed
 from agent.cli.stock_session import StockSession
+from agent.cli.stop import Left, Stop
 from agent.probes import Probes, StartValues
 from agent.sb3 import stock
 from agent.seeding import seed_for
@@ -41,28 +45,32 @@ def drive(session: Session, record: Record, stop: Stop, control: Control | None 
             return rates.take(record.telemetry_s) | session.metrics()
         return rates.take(record.telemetry_s + probes.spent_s) | session.metrics() | probes.take()
 
-    session.learner.say = record.progress.say
+    session.learner.say = session.faults.say = record.progress.say
     if session.pace is not None:
         session.pace.say = record.progress.say
     _lower(session, record)  # as often as the evaluations before a resume say
     record.progress.update(steps)
-    done = _evaluate(session, record, stop, evaluate, steps, control)  # one that was owed when the run was stopped
-    ticks = session.ticks()
-    while not done and stop.signal is None:
-        tick = next(ticks)
-        steps = tick.steps
-        rates.add(tick)
-        record.monitor.record(tick.step.episodes)
-        record.progress.update(steps)
-        if probes is not None:
-            probes.after(steps)
-        record.flush(steps, values)
-        done = _evaluate(session, record, stop, evaluate, steps, control)
-        if save.due(steps) and not done and stop.signal is None:
-            record.checkpoint(steps, session.state_dict)
-        if control is not None and not done:
-            control.after(tick)
-    record.flush(steps, values, now=True)
+    done = False
+    with breaking_off(session, record):
+        done = _evaluate(session, record, stop, evaluate, steps, control)  # one that was owed when the run was stopped
+        ticks = session.ticks()
+        while not done and stop.signal is None:
+            tick = next(ticks)
+            steps = tick.steps
+            rates.add(tick)
+            record.monitor.record(tick.step.episodes)
+            record.progress.update(steps)
+            if probes is not None:
+                probes.after(steps)
+            record.flush(steps, values)
+            done = _evaluate(session, record, stop, evaluate, steps, control)
+            if save.due(steps) and not done and stop.signal is None:
+                record.checkpoint(steps, session.state_dict)
+            if control is not None and not done:
+                control.after(tick)
+            for sentence in session.news():
+                record.progress.say(sentence)
+        record.flush(steps, values, now=True)
     if session.pace is not None:
         record.progress.say(session.pace.summary())
     _end(session, record, stop, steps)
@@ -81,9 +89,9 @@ def drive_stock(session: StockSession, record: Record, stop: Stop, control: Cont
     def speed(steps: int) -> dict[str, float]:
         nonlocal since, steps_since
         now = clock()
-        rate = (steps - steps_since) / (now - since)
+        rate = (steps - steps_since) / max(now - since, 1e-9)
         since, steps_since = now, steps
-        return {"time/steps_per_s": rate} | machine.figures()
+        return {"time/steps_per_s": rate} | session.faults.figures() | machine.figures()
 
     def on_beat(steps: int, episodes: list[Any]) -> bool:
         record.monitor.record(episodes)
@@ -91,37 +99,60 @@ def drive_stock(session: StockSession, record: Record, stop: Stop, control: Cont
         record.flush(steps, partial(speed, steps))
         if control is not None and not done:
             control.after_beat(steps)
+        for sentence in session.news():
+            record.progress.say(sentence)
         return stop.signal is None and not done
 
     def on_settled(steps: int) -> None:
         nonlocal done
+        session.settled = steps
         done = done or _evaluate(session, record, stop, evaluate, steps, control)
         if save.due(steps) and not done and stop.signal is None:
             record.checkpoint(steps, session.state_dict)
         if control is not None:
             control.settled(steps)
 
+    session.faults.say = record.progress.say
     record.progress.update(steps)
-    done = _evaluate(session, record, stop, evaluate, steps, control)
-    if not done:
-        stock.train(
-            algorithm,
-            settings.steps,
-            on_beat=on_beat,
-            on_settled=on_settled,
-            on_scalars=lambda steps, values: record.flush(steps, lambda: values, now=True),
-            interval_s=settings.telemetry.interval_s,
-        )
+    session.settled, done = steps, False
+    with breaking_off(session, record), _left_between_updates(record.stop):
+        done = _evaluate(session, record, stop, evaluate, steps, control)
+        if not done and stop.signal is None:
+            stock.train(
+                algorithm,
+                settings.steps,
+                on_beat=on_beat,
+                on_settled=on_settled,
+                on_scalars=lambda steps, values: record.flush(steps, lambda: values, now=True),
+                interval_s=settings.telemetry.interval_s,
+            )
     _end(session, record, stop, algorithm.num_timesteps)
     return done
+
+
+@contextmanager
+def _left_between_updates(stop: Stop) -> Iterator[None]:
+    """Leave stable-baselines3's updates where they are if a stop waits for them: a round of PPO's may take minutes."""
+
+    def look(*given: Any) -> None:
+        if stop.overdue:
+            raise Left
+
+    hook = register_optimizer_step_post_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _end(session: Session | StockSession, record: Record, stop: Stop, steps: int) -> None:
     """Save, whether finished or stopped; a large replay takes a while to write, so a person who stops it is told."""
     record.show_average(steps)
-    if stop.signal is not None:
-        record.progress.say("stopping: one last checkpoint is written")
-    record.checkpoint(steps, session.state_dict, last=True)
+    if record.saved != steps:
+        if stop.signal is not None:
+            record.progress.say("stopping: one last checkpoint is written")
+        record.checkpoint(steps, session.state_dict, last=True)
+    record.stop.safe = True
     if stop.signal is None:
         _portray(session, record, steps, last=True)
 
@@ -224,4 +255,7 @@ def _play(
             raise _Stopped
         return act(observation)
 
-    return session.judge.play(act_unless_stopped, settings.evaluation.episodes, seed, on_step=on_step, seen=seen)
+    try:
+        return session.judge.play(act_unless_stopped, settings.evaluation.episodes, seed, on_step=on_step, seen=seen)
+    except Left:  # a game of the evaluation does not answer; those of training stand between two steps
+        raise _Stopped from None

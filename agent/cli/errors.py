@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dis
+import errno
 import io
 import os
 import re
@@ -20,12 +21,42 @@ from agent.cli.words import complain
 
 Parsed = TypeVar("Parsed")
 
-USAGE, RUNTIME, BUG, INTERRUPTED, PIPE = 2, 1, 70, 130, 141
+USAGE, RUNTIME, BUG, MACHINE, INTERRUPTED, PIPE = 2, 1, 70, 75, 130, 141
+# What torch, CUDA's libraries and the system say, in no class of their own.
+_SAID = {
+    "host": ("DefaultCPUAllocator", "Cannot allocate memory"),
+    "GPU": ("out of memory", "STATUS_ALLOC_FAILED"),
+    "failed": ("CUDA error", "CUDA driver error", "CUDNN_STATUS", "cuDNN error", "CUBLAS_STATUS", "device-side assert"),
+}
 _OURS = tuple(str(Path(__file__).resolve().parents[2] / package) + os.sep for package in ("agent", "envs"))
+OUT_OF = {"host": "Out of memory on the host", "GPU": "Out of memory on the GPU", "failed": "The GPU has failed"}
+_ELSEWHERE = {
+    "host": "Close other programs, or use a larger machine.",
+    "GPU": "Close other programs that use it, or take --device cpu.",
+    "failed": "Try again; if it comes back, nvidia-smi and the system's log say more; --device cpu does without it.",
+}
 
 
 class UsageError(ValueError):
     """What the user asked for cannot be done as written. The message is for the user; the exit code is 2."""
+
+
+class MachineError(RuntimeError):
+    """The machine cannot go on as asked: memory is out, or the GPU has failed. The message has a remedy; code 75."""
+
+
+def trouble(error: BaseException) -> str | None:
+    """Return what an error says of the machine: "host" or "GPU" is out of memory, the GPU has "failed", or None."""
+    if isinstance(error, MemoryError):
+        return "host"
+    torch = sys.modules.get("torch")  # too slow to import for this; what is not imported has raised nothing
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return "GPU"
+    if isinstance(error, OSError):
+        return "host" if error.errno == errno.ENOMEM else None
+    if not isinstance(error, RuntimeError) or _raised_by_us(error):
+        return None
+    return next((kind for kind, words in _SAID.items() if any(word in str(error) for word in words)), None)
 
 
 def parse(kind: type[Parsed], argv: Sequence[str], *, prog: str, **options: Any) -> Parsed:
@@ -87,8 +118,8 @@ def _sentence(box: str) -> str:
 def report(error: BaseException) -> int:
     """Say on stderr what went wrong and return the exit code; a traceback only with ICEBOX_TRACEBACK=1.
 
-    2: the input was wrong. 1: it failed on the way. 70: a bug; the traceback is kept in a file. 130: Ctrl-C.
-    141: the reader of our output is gone.
+    2: the input was wrong. 1: it failed on the way. 70: a bug; the traceback is kept in a file. 75: no memory, or the
+    GPU failed. 130: Ctrl-C. 141: the reader of our output is gone.
     """
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
@@ -96,6 +127,10 @@ def report(error: BaseException) -> int:
         return PIPE
     if os.environ.get("ICEBOX_TRACEBACK") == "1":
         traceback.print_exception(error)
+    if isinstance(error, MachineError):
+        return _say(str(error), MACHINE)
+    if (kind := trouble(error)) is not None:
+        return _say(f"{OUT_OF[kind]} ({first_line(error)}). {_ELSEWHERE[kind]}", MACHINE)
     if isinstance(error, (ValueError, FileNotFoundError)) and _raised_by_us(error):
         return _say(str(error), USAGE)
     if isinstance(error, RuntimeError) and _raised_by_us(error):
@@ -106,6 +141,11 @@ def report(error: BaseException) -> int:
     with tempfile.NamedTemporaryFile("w", prefix="icebox-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.writelines(traceback.format_exception(error))
     return _say(f"this is a bug in icebox ({type(error).__name__}: {error}). The traceback is in {file.name}.", BUG)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first, shortened: torch explains over many lines."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
 
 
 def _say(sentence: str, code: int) -> int:

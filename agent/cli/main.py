@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from agent.cli.words import command
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: sys.argv) and return its exit code; never raises for a user's mistake."""
     argv = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # OpenMP reads it when torch is imported
+    _open_streams()
     try:
         try:
             code = _dispatch(argv)
@@ -58,6 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         from agent.cli.errors import report
 
         return report(error)
+    finally:
+        _leave_stderr()
+
+
+def _open_streams() -> None:
+    """Give a program that was started without stdin, stdout or stderr the null device for it.
+
+    Else the next file that is opened would take its number, and get what is said.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+
+
+def _leave_stderr() -> None:
+    """Drop what nobody reads any more: Python's exit would count it as a failure."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -75,6 +98,7 @@ def _dispatch(argv: list[str]) -> int:
         hint = f" Did you mean '{near[0]}'?" if near else f" The verbs are {', '.join(VERBS)}."
         kind = "flag" if name.startswith("-") else "verb"
         raise UsageError(f"unknown {kind} '{name}'.{hint}")
+    _refuse_nothing(name, rest)
     if name == "train":
         from agent.cli.settings import parse_train
 
@@ -84,6 +108,17 @@ def _dispatch(argv: list[str]) -> int:
 
     module = importlib.import_module(f"agent.cli.{VERBS[name].module}")
     return module.run(parse(module.Arguments, rest, prog=command(name)))
+
+
+def _refuse_nothing(name: str, words: list[str]) -> None:
+    """Raise UsageError where a word is empty: as a path it would be the folder one is in."""
+    for before, word in zip([name, *words], words):
+        flag = before if word == "" and before.startswith("--") else None
+        flag = word[:-1] if word.startswith("--") and word.endswith("=") else flag
+        if word == "" or flag:
+            from agent.cli.errors import UsageError
+
+            raise UsageError(f"{flag or VERBS[name].usage}: got nothing. Is it a variable of the shell that is empty?")
 
 
 def _overview() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shlex
 import socket
@@ -20,7 +21,7 @@ import tyro
 from agent.cli.artefacts import games_of, trusted_player
 from agent.cli.tables import print_json
 from agent.cli.watch import PARENT
-from agent.cli.words import command
+from agent.cli.words import command, complain
 from agent.evaluation import play_episodes
 from agent.freeze import artefact
 from agent.types import Episode
@@ -87,9 +88,14 @@ def _view(arguments: Arguments) -> int:
         arguments.what, hub, runs_dir=arguments.runs_dir, seed=arguments.seed, game=arguments.game,
         allow_refused=arguments.allow_refused,
     )  # fmt: skip
+    try:
+        listening = listen(arguments.host, arguments.port)
+    except OSError as error:
+        raise ValueError(_cannot_listen(arguments, error)) from None
     access = Access(arguments.host, read_only=arguments.read_only, kept=arguments.runs_dir)
-    listening = listen(arguments.host, arguments.port)
     port = listening.getsockname()[1]
+    if port != arguments.port:
+        complain(f"port {arguments.port} is taken, so it is {port}.")
     address = f"http://{_shown_host(arguments.host)}:{port}/"
     parent = os.environ.get(PARENT)
     print(said(address, port, arguments.host, access.control, access.watch), flush=True)
@@ -107,9 +113,40 @@ def _view(arguments: Arguments) -> int:
         finally:
             await desk.close()
 
-    stopping = serve(make_app(hub, access, desk, desk.episodes, beside=beside))
+    async def farewell() -> None:
+        if desk.feed is not None:
+            await desk.feed.last_word()
+        hub.say("bye", goodbye(arguments, bool(parent)))
+        await hub.told("bye", 1.0)
+
+    stopping = serve(make_app(hub, access, desk, desk.episodes, beside=beside), farewell)
     stopping.run(sockets=[listening])
     return 0
+
+
+def _cannot_listen(arguments: Arguments, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"--port: {arguments.port} and the 49 after it are taken; name another."
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"--port: {arguments.port} is not for every user; take one above 1023."
+    return (
+        f"--host: {arguments.host} is no address of this machine. Leave it out for this machine alone; 0.0.0.0 stands "
+        "for all its addresses."
+    )
+
+
+def goodbye(arguments: Arguments, beside_training: bool) -> dict[str, str]:
+    """Return what the pages are told last: why nothing comes any more, and how to look again."""
+    from agent.cli.train import shown_path  # with torch behind it, which playing in the terminal does without
+
+    what = Path(arguments.what)
+    words: list[object] = ["play", shown_path(what) if what.exists() else arguments.what]
+    if arguments.runs_dir != Path("runs") and not what.exists():
+        words += ["--runs-dir", arguments.runs_dir]
+    if arguments.game is not None:
+        words += ["--game", arguments.game]
+    ended = "The training has ended, and its viewer with it." if beside_training else "The viewer was closed."
+    return {"said": ended, "again": command(*words)}
 
 
 def said(address: str, port: int, host: str, control: str | None, watch: str) -> str:

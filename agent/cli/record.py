@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
 from typing import Any
 
 from agent import checkpoint
 from agent.cli.pictures import Act, Pictures, Values
+from agent.cli.stop import Stop
 from agent.cli.words import command as command_line
 from agent.cli.words import complain
 from agent.config import Settings
+from agent.durable import make_directory, write_atomic
 from agent.telemetry.board import Board
 from agent.telemetry.evaluations import Evaluations, summary
 from agent.telemetry.monitor import Monitor
@@ -22,6 +22,9 @@ from agent.telemetry.progress import Progress
 from agent.telemetry.provenance import versions
 from agent.telemetry.run_folder import RunFolder
 from agent.types import Episode
+
+
+FACTS = ("config.yaml", "command.txt", "meta.json")  # what makes a folder with checkpoints a run
 
 
 class Beat:
@@ -42,39 +45,6 @@ class Beat:
         return True
 
 
-class Stop:
-    """A first Ctrl-C, SIGTERM or SIGHUP asks the run to finish its step and save; a second one quits at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Stop:
-        hangup = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # a closed terminal or a dropped connection
-        for number in (signal.SIGINT, signal.SIGTERM, *hangup):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before)
-
-    @property
-    def terminated(self) -> bool:
-        """Whether nobody at a keyboard asked: a supervisor that ends a run does not call that a failure."""
-        return self.signal is not None and self.signal != signal.SIGINT
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)  # checkpoints survive this at any moment, so nothing needs tidying
-        self.signal = number
-        if number == signal.SIGINT:  # said at once: a step may take long, above all one that compiles
-            with suppress(OSError):
-                os.write(2, b"\nstopping after this step (asked once more, it quits without saving)\n")
-
-
 class Record:
     """A run's folder, logs, dashboard, progress line and checkpoints, opened together and closed together."""
 
@@ -87,12 +57,17 @@ class Record:
         *,
         quiet: bool,
         resumed: Mapping[str, Any] | None = None,
+        stop: Stop | None = None,
     ):
+        """`stop` is told what is safe, for the case that it ends the process."""
         self.folder = folder
+        self.stop = stop or Stop()
         self.settings = settings
         steps = int(resumed["steps"]) if resumed else 0
         self._nowhere = open(os.devnull, "w", encoding="utf-8") if quiet else None  # noqa: SIM115 - closed by close
         self._lost: set[str] = set()
+        self._files = {name: file.read_bytes() for name in FACTS if (file := folder.path / name).exists()}
+        self.saved = steps if resumed else None  # the step whose state is in the newest checkpoint; None: none since
         self.progress = Progress(game, settings.steps, folder.log, stream=self._nowhere)
         self.monitor = Monitor(folder.monitor, game)
         self.evaluations = Evaluations(folder.evaluations)
@@ -192,6 +167,7 @@ class Record:
         with self._spared("The evaluation could not be written to evaluations.npz"):
             self.evaluations.add(steps, scores, lengths, self.seconds)
         self.judged = steps
+        self.saved = None  # without this evaluation
         mean, gap = values["eval/mean_reward"], ""
         if seen:
             trained = sum(each.score for each in seen) / len(seen)
@@ -226,6 +202,7 @@ class Record:
         A disk that is full costs this checkpoint only, unless it is the `last`: then OSError is raised.
         """
         try:
+            self._rescue()
             number = max(checkpoint.numbers(self.folder.checkpoints), default=0) + 1
             tree = {
                 "steps": steps,
@@ -236,13 +213,14 @@ class Record:
                 "seconds": self.seconds,
             }
             self.board.flush()
-            checkpoint.save(
-                self.folder.checkpoints,
-                number,
-                tree,
-                keep=self.settings.checkpoint.keep,
-                on_durable=lambda path: self._announce(steps, number),
-            )
+            with self.stop.writing():
+                checkpoint.save(
+                    self.folder.checkpoints,
+                    number,
+                    tree,
+                    keep=self.settings.checkpoint.keep,
+                    on_durable=lambda path: self._announce(steps, number),
+                )
         except OSError as error:
             if last:
                 raise
@@ -250,7 +228,17 @@ class Record:
             return False
         return True
 
+    def _rescue(self) -> None:
+        """Make the run folder anew if somebody has removed it: a checkpoint is worth nothing without its settings."""
+        if not self._files or (self.folder.path / "meta.json").exists():
+            return
+        make_directory(self.folder.path)
+        for name, content in self._files.items():
+            write_atomic(self.folder.path / name, content)
+        self.warn("The folder of this run was removed, its logs are lost; it is made anew for the checkpoint.")
+
     def _announce(self, steps: int, number: int) -> None:
+        self.saved, self.stop.newest = steps, f"Checkpoint {number} at {steps:,} steps"
         with self._spared("meta.json could not be written"):
             self.folder.note(steps=steps, checkpoint=number)
         self.progress.say(f"checkpoint {number} at {steps:,} steps is safe")

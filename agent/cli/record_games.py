@@ -14,6 +14,7 @@ import tyro
 from PIL import Image
 
 from agent.cli.artefacts import settings_of
+from agent.cli.out import checked_out
 from agent.cli.session import family_settings
 from agent.cli.source import load_source
 from agent.cli.train import shown_path
@@ -79,7 +80,7 @@ def run(arguments: Arguments) -> int:
     forms = [form for form in FORMS if getattr(arguments, form)] or ["webp"]
     opened = open_policy(arguments)
     print(f"{opened.game}: {opened.policy.facts.described}", flush=True)
-    log = EpisodeLog(arguments.out or opened.kept, complain)
+    log = EpisodeLog(checked_out(arguments.out or opened.kept), complain)
     game = Shown(opened.game, arguments.seed, **family_settings(opened.settings))
     try:
         for number in range(arguments.episodes):
@@ -88,6 +89,8 @@ def run(arguments: Arguments) -> int:
                 raise RuntimeError(f"Episode {number + 1} could not be kept in {log.folder}.")
             for form in forms:
                 log.animation(row["id"], form)
+                if not log.path(row["id"], form).is_file():
+                    raise RuntimeError(f"Episode {number + 1} could not be written as {form} in {log.folder}.")
             files = ", ".join(str(shown_path(log.path(row["id"], form))) for form in forms)
             cut = f" ({row['cut'].rstrip('.')})" if row["cut"] else ""
             played = f"score {row['score']:g} in {row['length']:,} steps, seed {row['seed']}{cut}"
@@ -122,7 +125,7 @@ def open_policy(arguments: Arguments) -> Opened:
         kept = RunFolder.open(find(runs, arguments.what)).path
         if source.settings.algo == "icebox":  # else it has learned with settings of its own
             facts.discount, facts.reward_clip = source.settings.learner.discount, source.settings.replay.reward_clip
-    policy = LivePolicy(source.outputs, source.graph.head, facts, source.network)
+    policy = LivePolicy(source.outputs, source.graph.head, facts, source.network, source.choose)
     return Opened(policy, source.game, source.settings, kept / "episodes")
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from agent.cli.out import checked_out
 from agent.cli.settings import load_settings
 from agent.cli.train import shown_path
 from agent.cli.words import command
@@ -50,8 +51,8 @@ def run(arguments: Arguments) -> int:
             f"which runs? Usage: {command('report')} RUN... [--baseline RUN...]. '{command('runs')}' lists them."
         )
     gathered = read(arguments)
+    out = checked_out(arguments.out or gathered[0].path / "report")
     findings = find_out(gathered, _defaults, _references)
-    out = arguments.out or gathered[0].path / "report"
     files = write(out, findings, command("report", *_words(arguments)))
     for sentence in findings.cautions:
         print(f"note: {sentence}")

@@ -14,8 +14,9 @@ import tyro
 
 from agent.cli.record import load_checkpoint
 from agent.cli.session import Session
+from agent.cli.stop import Left, Stop
 from agent.cli.train import make_session, play_out, shown_path
-from agent.cli.words import command, complain
+from agent.cli.words import command, complain, tell
 from agent.config import Settings
 from agent.telemetry.run_folder import RunFolder, find
 
@@ -40,24 +41,32 @@ def run(arguments: Arguments) -> int:
         raise ValueError(f"--steps: must be a whole number, at least 1, got {arguments.steps}.")
     folder = RunFolder.open(find(arguments.runs_dir, arguments.run))
     before = folder.meta() | {"status": folder.status}
-    with folder.hold():  # before anything is read: another process might be about to write a newer checkpoint
+    # Held before anything is read: another process might be about to write a newer checkpoint.
+    with Stop() as stop, folder.hold():
+        stop.resume = command("resume", shown_path(folder.path))
         session = None
         try:
             loaded, skipped = load_checkpoint(folder)
+            stop.newest = f"The checkpoint at {loaded['steps']:,} steps"
             for sentence in skipped:
                 complain(sentence)
             settings = _settings(folder, before, loaded, arguments.steps)
             session = make_session(folder.game, settings)
             if isinstance(session, Session) and not arguments.quiet:  # it may compile, and the run's record opens later
                 session.learner.say = partial(print, file=sys.stderr)
-            session.load_state_dict(loaded["agent"])
-        except BaseException:
+            with stop.leaving():
+                session.load_state_dict(loaded["agent"])
+        except BaseException as error:
             folder.note(**{fact: before.get(fact) for fact in ("status", "process", "ended")})  # nothing has happened
+            stop.safe = True
             if session is not None:
                 session.close()
-            raise
+            if not isinstance(error, Left):
+                raise
+            tell(f"Stopped before it went on: a game does not answer. {stop.newest} is safe: {stop.resume}")
+            return 0 if stop.terminated else 130
         try:
-            return play_out(session, folder, quiet=arguments.quiet, resumed=loaded)
+            return play_out(session, folder, stop, quiet=arguments.quiet, resumed=loaded)
         finally:
             session.close()
 

@@ -12,6 +12,7 @@ import torch
 from agent.actor import Actor
 from agent.config import Settings
 from agent.evaluation import play_episodes
+from agent.guard import Faults
 from agent.learner import Learner
 from agent.loop import Clock, interleave, least_learning_starts
 from agent.losses import make_loss
@@ -35,6 +36,11 @@ def family_settings(settings: Settings) -> dict[str, Any]:
     return {"atari": settings.game.atari.model_dump(), "minatar": settings.game.minatar.model_dump()}
 
 
+def news(games: VectorEnv) -> list[str]:
+    """Return what has happened to games since the last call, a sentence each; most kinds never have any."""
+    return games.news() if hasattr(games, "news") else []
+
+
 def make_games(game: str, settings: Settings, num_games: int, *, owner: str, **options: Any) -> VectorEnv:
     """Return `num_games` copies of a game whose randomness belongs to `owner`."""
     return make_vector_env(
@@ -42,6 +48,7 @@ def make_games(game: str, settings: Settings, num_games: int, *, owner: str, **o
         num_games,
         seed_for(settings.seed, owner),
         vectorize=settings.game.vectorize,
+        deadline_s=settings.game.deadline_s,
         threads=settings.game.threads,
         **family_settings(settings),
         **options,
@@ -101,6 +108,10 @@ class Judge:
             self._games[key] = make_games(self._game, self._settings, key[0], owner=owner, seeds=seeds)
         return play_episodes(self._games[key], act, episodes, seed, on_episode, on_step)
 
+    def news(self) -> list[str]:
+        """Return what has happened to the games since the last call, a sentence each."""
+        return [f"in the evaluation {sentence}" for games in self._games.values() for sentence in news(games)]
+
     def close(self) -> None:
         """Close the games, if any were made."""
         for games in self._games.values():
@@ -146,6 +157,7 @@ class Session:
         keep_freed_memory()
         self.network = make_network(self.spec, settings, self.device)
         self.memory = estimate(self.spec, settings, parameters=self.network.parameters(), device=self.device)
+        self.faults = Faults()
         replay, learner = settings.replay, settings.learner
         self.replay = Replay(
             num_games=settings.game.num_games,
@@ -160,6 +172,7 @@ class Session:
             generator=torch_generator(settings.seed, "replay", self.memory.replay_device),
             device=self.memory.replay_device,
             compression=replay.compression,
+            faults=self.faults,
         )
         if settings.game.realtime is not None and self.device.type == "cuda":  # slices are not worth capturing
             learner = learner.model_copy(update={"execution": "eager"})
@@ -170,6 +183,7 @@ class Session:
             learner,
             generator=torch_generator(settings.seed, "learner", self.device),
             expected_updates=settings.steps * learner.samples_per_insert / learner.batch_size,
+            faults=self.faults,
             **learner_schedules(settings, settings.steps),
         )
         self.epsilon = epsilon_schedule(settings.actor)
@@ -187,6 +201,7 @@ class Session:
         self.clock = Clock(learner.samples_per_insert, learner.batch_size, max(learner.learning_starts, least))
         self.games = make_games(game, settings, settings.game.num_games, owner="games", seeds=settings.game.seeds)
         self.judge = Judge(game, settings)
+        self._lost = False  # whether the games are not to be asked for anything any more
         self.slices: Slices | None = None
         self.pace: Pace | None = None
         if settings.game.realtime is not None:
@@ -234,7 +249,8 @@ class Session:
     def metrics(self) -> dict[str, float]:
         """Return what is known about learning since the last call, under its TensorBoard tags."""
         steps, learner = self.clock.steps, self.settings.learner
-        values = self.learner.metrics.take() | {
+        self.learner.count_skipped()
+        values = self.learner.metrics.take() | self.faults.figures() | {
             "rollout/exploration_rate": self.epsilon(steps),
             "replay/size": float(len(self.replay)),
         }
@@ -252,17 +268,22 @@ class Session:
         """Return everything that lasts, ready for a checkpoint.
 
         Games that cannot give their state are started anew here, from a seed that belongs to this step: a resumed run
-        does the same and so goes on exactly as this one. Their open episodes end as truncated.
+        does the same and so goes on exactly as this one. Their open episodes end as truncated, as do those of lost
+        games.
         """
-        if not self.games.stateful:
+        self.learner.count_skipped()
+        with_games = self.games.stateful and not self._lost
+        if not with_games:
             self.replay.cut(self.games.current)
+        if not self.games.stateful and not self._lost:
             self.restart_games()
         return {
             "clock": self.clock.state_dict(),
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
             "actor": self.actor.state_dict(),
-            "games": self.games.state_dict() if self.games.stateful else None,
+            "games": self.games.state_dict() if with_games else None,
+            "faults": self.faults.state_dict(),
         } | ({} if self.pace is None else {"pace": self.pace.state_dict()})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -271,6 +292,7 @@ class Session:
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
         self.actor.load_state_dict(state["actor"])
+        self.faults.load_state_dict(state.get("faults", {}))  # older checkpoints have none
         if self.learner.resumes_fast:  # before the first action, which then comes from what acted before
             (self.slices or self.learner).settle(self.clock.steps)
         if self.pace is not None:
@@ -283,6 +305,18 @@ class Session:
     def restart_games(self) -> None:
         """Start all games anew, from a seed that belongs to this step; replay must have been cut before."""
         self.games.reset(seed_for(self.settings.seed, f"games at {self.clock.steps}"))
+
+    def lose_games(self) -> None:
+        """Take it that the games were left or have failed in the middle of a step: a resumed run starts them anew."""
+        self._lost = True
+
+    def sound(self) -> bool:
+        """Return whether all weights are numbers."""
+        return all(bool(part.isfinite().all()) for part in self.network.state_dict().values())
+
+    def news(self) -> list[str]:
+        """Return what has happened to the games since the last call, a sentence each."""
+        return news(self.games) + self.judge.news()
 
     def close(self) -> None:
         """Close all games."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,15 +37,21 @@ class Source:
     graph: Graph
     described: str  # which weights
     notes: list[str] = field(default_factory=list)
+    chosen: Callable[[np.ndarray], np.ndarray] | None = None  # from outputs, where bits count: as its makers choose
 
     @torch.inference_mode()
     def outputs(self, observation: np.ndarray) -> np.ndarray:
         """Return the live network's outputs, [N, *shape] -> f32 [N, outputs]."""
-        return in_blocks(lambda block: self.network(torch.from_numpy(np.ascontiguousarray(block))).numpy(), observation)
+        # Copied: where sums are taken of memory that numpy has not aligned, their last bits differ.
+        return in_blocks(lambda block: self.network(torch.from_numpy(np.array(block, order="C"))).numpy(), observation)
 
     def act(self, observation: np.ndarray) -> np.ndarray:
         """Return the live policy's greedy actions, [N, *shape] -> i64 [N] or f32 [N, n]."""
-        return decide(self.graph.head, self.outputs(observation))
+        return self.choose(self.outputs(observation))
+
+    def choose(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the actions that outputs mean, [N, outputs] -> i64 [N] or f32 [N, n]."""
+        return decide(self.graph.head, outputs) if self.chosen is None else self.chosen(outputs)
 
 
 def load_source(name: str, runs_dir: Path, game: str | None, weights: str) -> Source:
@@ -88,7 +95,7 @@ def _from_stock(folder: RunFolder, settings: Settings, seen: GameSpec, weights: 
         session.close()
     return Source(
         folder.path.name, folder.game, settings, seen, stranger.algo, stranger.network, stranger.graph, described,
-        stranger.notes,
+        list(stranger.notes), stranger.choose,
     )  # fmt: skip
 
 
@@ -115,6 +122,7 @@ def _from_zip(path: Path, game: str | None) -> Source:
     return Source(
         path.stem, seen.name, settings, seen, stranger.algo, stranger.network, stranger.graph,
         f"of {path.name}" + (f", stable-baselines3 {stranger.sb3_version}" if stranger.sb3_version else ""), notes,
+        stranger.choose,
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.cli.session import Act, Judge, family_settings, make_games, set_threads
+from agent.cli.session import Act, Judge, family_settings, make_games, news, set_threads
 from agent.config import Settings
+from agent.guard import Faults, finite_or_zero
 from agent.sb3 import gym_env, state, stock
 from agent.types import VectorEnv
 from envs.make import spec
@@ -31,19 +32,22 @@ class StockSession:
         # Made alike, for one set of seeds; they differ because SB3 resets each with a seed of its own.
         one = partial(make_games, game, settings, 1, owner="games", seeds=settings.game.seeds)
         games = [one] * (num_games or settings.game.num_games)
-        self.venv = gym_env.make_vec_env(games, reward_clip=settings.replay.reward_clip)
+        self.faults = Faults()
+        self.venv = gym_env.make_vec_env(games, reward_clip=settings.replay.reward_clip, faults=self.faults)
         try:
             self.algorithm = stock.build(settings.algo, self.venv, settings)
+            stock.skip_unsound_updates(self.algorithm, self.faults)
         except BaseException:
             self.venv.close()
             raise
         self.judge = Judge(game, settings)
+        self.settled = 0  # steps at the last moment at which everything played was learned from
 
     def act(self, seed: int) -> Act:
         """Return how the policy plays when it is judged: its own deterministic action, whatever `seed`."""
 
         def predict(observation: np.ndarray) -> np.ndarray:
-            return self.algorithm.predict(observation, deterministic=True)[0]
+            return self.algorithm.predict(finite_or_zero(observation), deterministic=True)[0]
 
         return predict
 
@@ -77,11 +81,30 @@ class StockSession:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that lasts but the games, which start anew after a resume."""
-        return state.state_dict(self.algorithm)
+        return state.state_dict(self.algorithm) | {"faults": self.faults.state_dict()}
 
     def load_state_dict(self, tree: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         state.load_state_dict(self.algorithm, tree)
+        self.faults.load_state_dict(tree.get("faults", {}))  # older checkpoints have none
+
+    def lose_games(self) -> None:
+        """Take it that the games were left or have failed in the middle of a step: a resumed run starts them anew.
+
+        An unfinished rollout is dropped, with the steps that it has played.
+        """
+        self.algorithm._last_obs = None  # so that their state is not asked for
+        if hasattr(self.algorithm, "rollout_buffer"):
+            self.algorithm.num_timesteps = self.settled
+
+    def news(self) -> list[str]:
+        """Return what has happened to the games since the last call, a sentence each."""
+        told = [sentence for env in self.venv.unwrapped.envs for sentence in news(env.unwrapped.games)]
+        return told + self.judge.news()
+
+    def sound(self) -> bool:
+        """Return whether all weights are numbers."""
+        return all(bool(part.isfinite().all()) for part in self.algorithm.policy.state_dict().values())
 
     def close(self) -> None:
         """Close all games."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from agent import checkpoint
 from agent.cli.control import Control
 from agent.cli.drive import drive, drive_stock
-from agent.cli.record import Record, Stop
+from agent.cli.record import Record
 from agent.cli.session import Session, family_settings
 from agent.cli.settings import TrainArguments
 from agent.cli.stock_session import StockSession
+from agent.cli.stop import Stop
 from agent.cli.watch import viewer_beside
 from agent.cli.words import command as command_line
+from agent.cli.words import tell
 from agent.config import Settings
 from agent.replay import demonstrations
 from agent.replay.prefill import fill
@@ -25,7 +27,7 @@ DEVICES = {"cpu": "on the CPU", "cuda": "on the GPU"}
 
 
 def run(arguments: TrainArguments) -> int:
-    """Train as the arguments say; return 0 when finished or terminated by SIGTERM, 130 after Ctrl-C."""
+    """Train as the arguments say; return 0 when finished or asked to end by SIGTERM or SIGHUP, 130 by Ctrl-C."""
     return train(arguments)[0]
 
 
@@ -36,17 +38,28 @@ def train(arguments: TrainArguments) -> tuple[int, RunFolder]:
         raise ValueError(f"--demonstrations: only for our own agent (--algo icebox), not {settings.algo}.")
     played = [] if arguments.demonstrations is None else demonstrations.read(arguments.demonstrations)
     session = make_session(game, settings)
-    try:
+    with Stop() as stop, closing(session):
         family = family_settings(settings).get(game.partition("/")[0], {})
         taken = fill(session.replay, played, session.spec, family) if played else None
-        command = ["icebox", *sys.argv[1:]]
-        folder = RunFolder.create(arguments.runs_dir, game, settings.seed, arguments.name, settings, command)
+        folder = _new_folder(arguments)
         with folder.hold(), viewer_beside(folder.path, arguments.runs_dir, wanted=arguments.watch):
             if taken is not None:
                 folder.note(demonstrations={"path": str(arguments.demonstrations), "taken": str(taken)})
-            return play_out(session, folder, quiet=arguments.quiet), folder
-    finally:
-        session.close()
+            return play_out(session, folder, stop, quiet=arguments.quiet), folder
+
+
+def _new_folder(arguments: TrainArguments) -> RunFolder:
+    settings, command = arguments.settings, ["icebox", *sys.argv[1:]]
+    try:
+        return RunFolder.create(
+            arguments.runs_dir, arguments.game, settings.seed, arguments.name, settings, command
+        )
+    except OSError as error:
+        reason = error.strerror or error
+        raise RuntimeError(
+            f"No run can be kept in {arguments.runs_dir}: {reason}. Nothing was trained. Make room there or make it "
+            "writable, or keep runs elsewhere with --runs-dir."
+        ) from error
 
 
 def make_session(game: str, settings: Settings) -> Session | StockSession:
@@ -55,42 +68,50 @@ def make_session(game: str, settings: Settings) -> Session | StockSession:
 
 
 def play_out(
-    session: Session | StockSession, folder: RunFolder, *, quiet: bool, resumed: Mapping[str, Any] | None = None
+    session: Session | StockSession,
+    folder: RunFolder,
+    stop: Stop,
+    *,
+    quiet: bool,
+    resumed: Mapping[str, Any] | None = None,
 ) -> int:
     """Train `session` in `folder`, which is held, until its end or a stop; say what comes next; return the exit code.
 
     `resumed` is the checkpoint that `session` was restored from.
     """
     settings, game, where = session.settings, folder.game, shown_path(folder.path)
-    with Stop() as stop:
-        folder.note(total_steps=settings.steps)
-        record = Record(folder, game, settings, ["icebox", *sys.argv[1:]], quiet=quiet, resumed=resumed)
-        try:
-            record.progress.say(_opening(session, folder, game, settings))
-            if resumed is None and (known := folder.meta().get("demonstrations")) is not None:
-                record.progress.say(f"replay starts with {known['taken']}")
-            if resumed is not None:
-                record.progress.say(f"resumed at {resumed['steps']:,} of {settings.steps:,} steps")
-            with Control(session, record, stop) as control:
-                if isinstance(session, Session):
-                    finished = drive(session, record, stop, control)
-                else:
-                    finished = drive_stock(session, record, stop, control)
-            best = record.evaluations.best
-            if finished and best is not None:
-                record.board.finish(settings, folder.meta()["steps"], best)
-        except Exception:
-            if checkpoint.numbers(folder.checkpoints):
-                record.warn(f"Broken off. Go on from the newest checkpoint with: {command_line('resume', where)}")
-            raise
-        finally:
-            record.close()
+    stop.resume = command_line("resume", where)
+    folder.note(total_steps=settings.steps)
+    record = Record(folder, game, settings, ["icebox", *sys.argv[1:]], quiet=quiet, resumed=resumed, stop=stop)
+    try:
+        record.progress.say(_opening(session, folder, game, settings))
+        if resumed is None and (known := folder.meta().get("demonstrations")) is not None:
+            record.progress.say(f"replay starts with {known['taken']}")
+        if resumed is not None:
+            record.progress.say(f"resumed at {resumed['steps']:,} of {settings.steps:,} steps")
+        with Control(session, record, stop) as control:
+            if isinstance(session, Session):
+                finished = drive(session, record, stop, control)
+            else:
+                finished = drive_stock(session, record, stop, control)
+        best = record.evaluations.best
+        if finished and best is not None:
+            record.board.finish(settings, session.steps, best)
+    except Exception:
+        if stop.newest is not None:
+            record.warn(f"Broken off. {stop.newest} is safe. Go on from it with: {stop.resume}")
+        raise
+    finally:
+        record.close()
+    try:
         folder.set_status("done" if finished else "stopped")
+    except OSError as error:  # it is all in the checkpoint
+        tell(f"meta.json could not be written: {error}")
     if not finished:
-        print(f"Stopped and saved. Go on with: {command_line('resume', where)}", file=sys.stderr)
+        tell(f"Stopped and saved. Go on with: {stop.resume}")
         return 0 if stop.terminated else 130
     best_score = "" if best is None else f" Best evaluation: {best:.1f}."
-    print(f"Done.{best_score} Judge it on unseen episodes: {command_line('eval', where)}", file=sys.stderr)
+    tell(f"Done.{best_score} Judge it on unseen episodes: {command_line('eval', where)}")
     return 0
 
 

@@ -16,7 +16,7 @@ from agent.cli.kept import kept_network, kept_weights, settings_here
 from agent.cli.session import family_settings, make_network
 from agent.cli.settings import canonical_game, load_settings
 from agent.cli.source import load_source
-from agent.cli.words import complain
+from agent.cli.words import command, complain
 from agent.config import Settings
 from agent.freeze import artefact
 from agent.freeze.frozen_policy import FrozenPolicy
@@ -67,8 +67,11 @@ class Stage:
             recorder=self.episodes,
         )  # fmt: skip
 
-    def you(self) -> list[YouRoom]:
-        """Return the room in which a person plays; none where actions are continuous."""
+    def you(self, make_advisor: Callable[[], Policy | None] | None) -> list[YouRoom]:
+        """Return the room in which a person plays; none where actions are continuous.
+
+        `make_advisor` gives the policy that a person can ask what it thinks, None where there is none at the moment.
+        """
         if not self.spec.num_actions:
             return []
         # A life that is lost changes nothing for a person, and demonstrations are whole games.
@@ -77,19 +80,32 @@ class Stage:
             self._demonstrations,
             game_facts(spec(self.game, **family), family.get(self.game.partition("/")[0], {}), versions()),
         )
+
+        def advisor() -> Policy:
+            policy = make_advisor()
+            torch.set_num_threads(1)  # as in `desk`
+            if policy is None:
+                raise ValueError("there is no policy yet")
+            return policy
+
         return [
             YouRoom(
                 self.hub, lambda seed: Shown(self.game, seed, **family), key_map(self.spec), idle_action(self.spec),
-                seed=self.seed, recorder=self.episodes, writer=writer,
+                make_advisor=make_advisor and advisor, seed=self.seed, recorder=self.episodes, writer=writer,
             )
         ]  # fmt: skip
 
     def desk(
-        self, title: str, rooms: Sequence[Room], feed: Feed | None = None, freezing: Freezing | None = None
+        self,
+        title: str,
+        rooms: Sequence[Room],
+        make_advisor: Callable[[], Policy | None] | None,
+        feed: Feed | None = None,
+        freezing: Freezing | None = None,
     ) -> Desk:
         """Return the desk at which these rooms and the one for a person are looked after."""
         torch.set_num_threads(1)  # several rooms play at once, beside a trainer; loading a policy may have chosen more
-        return Desk(title, self.spec, self.hub, [*rooms, *self.you()], feed, freezing, self.episodes)
+        return Desk(title, self.spec, self.hub, [*rooms, *self.you(make_advisor)], feed, freezing, self.episodes)
 
     def live_facts(self, described: str, algorithm: str, updates: int | None = None) -> Facts:
         """Return what is told of a policy that was trained with these settings."""
@@ -108,13 +124,18 @@ def open_viewer(
     FileNotFoundError that says what it could have been.
     """
     path = Path(name)
-    if (path / MANIFEST).is_file():
+    if game is None and (path / MANIFEST).is_file():
         return _of_artefact(path, hub, runs_dir, seed, allow_refused)
+    if game is not None and path.suffix != ".zip":
+        raise ValueError("--game: only for a zip whose name does not say its game; runs and artefacts know theirs.")
     if path.suffix == ".zip":
         return _of_zip(name, hub, runs_dir, seed, game)
     try:
         folder = RunFolder.open(find(runs_dir, name))
     except FileNotFoundError as missing:
+        if path.is_dir():
+            known = f"a run has a meta.json, an artefact a {MANIFEST}. '{command('runs')}' lists the runs"
+            raise FileNotFoundError(f"{name} is not a run folder and no artefact: {known}.") from None
         if path.exists() or name.rpartition("/")[2] == "latest":
             raise
         return _of_game(_game(name, missing), hub, runs_dir, seed)
@@ -137,14 +158,18 @@ def _of_game(game: str, hub: Hub, runs_dir: Path, seed: int) -> Desk:
     stage = Stage(game, load_settings(game), hub, seed, _played(runs_dir, game))
     if not stage.spec.num_actions:
         raise ValueError(f"{game} has continuous actions, which no keys are for: watch a policy that plays it instead.")
-    return stage.desk(game, [])
+    return stage.desk(game, [], None)
 
 
 def _of_artefact(folder: Path, hub: Hub, runs_dir: Path, seed: int, allow_refused: bool) -> Desk:
     policy, card = artefact_policy(folder, allow_refused=allow_refused)
     stage = Stage(card.game, settings_of(card), hub, seed, _played(runs_dir, card.game))
     room = stage.policy_room("frozen", _frozen_title(card), policy, lambda: None)
-    return stage.desk(f"{card.game} · {folder.resolve().name}", [room])
+
+    def advisor() -> Policy:  # a player is one room's
+        return artefact_policy(folder, allow_refused=True)[0]
+
+    return stage.desk(f"{card.game} · {folder.resolve().name}", [room], advisor)
 
 
 def _of_zip(name: str, hub: Hub, runs_dir: Path, seed: int, game: str | None) -> Desk:
@@ -153,9 +178,12 @@ def _of_zip(name: str, hub: Hub, runs_dir: Path, seed: int, game: str | None) ->
         complain(note)
     stage = Stage(source.game, source.settings, hub, seed, _played(runs_dir, source.game))
     facts = Facts(f"{source.algorithm} {source.described}", scores_of(source.algorithm, not stage.spec.num_actions))
-    policy = LivePolicy(source.outputs, source.graph.head, facts, source.network)
-    room = stage.policy_room("latest", source.name, policy, lambda: None)
-    return stage.desk(f"{source.game} · {source.name}", [room])
+
+    def policy() -> Policy:
+        return LivePolicy(source.outputs, source.graph.head, facts, source.network, source.choose)
+
+    room = stage.policy_room("latest", source.name, policy(), lambda: None)
+    return stage.desk(f"{source.game} · {source.name}", [room], policy)
 
 
 def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
@@ -176,6 +204,8 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
             if isinstance(room, PlayRoom) and (last := _latest(folder, stage)) is not None:
                 torch.set_num_threads(1)  # as in Stage.desk
                 room.replace(last)
+            if isinstance(you := desk.room("you"), YouRoom) and you.is_advising:
+                you.advise(True)
 
     rooms: list[Room] = []
     if folder.status == "running":
@@ -202,7 +232,7 @@ def _of_run(folder: RunFolder, hub: Hub, seed: int) -> Desk:
         return f"Frozen to {card.precision.name}: {verdict}. It plays in the frozen room."
 
     freezing = Freezing(hub, lambda: _freeze_words(folder), opened)
-    desk = stage.desk(f"{folder.game} · {folder.path.name}", rooms, feed, freezing)
+    desk = stage.desk(f"{folder.game} · {folder.path.name}", rooms, lambda: _latest(folder, stage), feed, freezing)
     feed.on_alive, feed.on_ended = on_alive, on_ended
     return desk
 
@@ -227,8 +257,9 @@ def _latest(folder: RunFolder, stage: Stage) -> Policy | None:
         except FileNotFoundError:  # it has just begun
             return None
         return LivePolicy(
-            source.outputs, source.graph.head, stage.live_facts(source.described, source.algorithm), source.network
-        )
+            source.outputs, source.graph.head, stage.live_facts(source.described, source.algorithm), source.network,
+            source.choose,
+        )  # fmt: skip
     cpu, reader = torch.device("cpu"), LiveReader(folder.path)
     try:
         # While it trains its own weights come in a moment; until then the small file of the best will do.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from contextlib import suppress
 
 
 def command(*words: object) -> str:
@@ -12,7 +13,13 @@ def command(*words: object) -> str:
     return shlex.join([os.environ.get("ICEBOX_COMMAND") or "icebox", *map(str, words)])
 
 
+def tell(text: str) -> None:
+    """Print a text on stderr, if anybody still reads it: a terminal that was closed must not fail a run."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def complain(text: str) -> None:
     """Print every line of a text on stderr behind the program's name."""
     for line in text.splitlines():
-        print(f"icebox: {line}", file=sys.stderr)
+        tell(f"icebox: {line}")

@@ -75,6 +75,11 @@ class QNetwork(nn.Module):
             return None
         return factorised_noise(self._noise_sizes, generator, self.fractions.device)
 
+    @property
+    def statistics(self) -> list[torch.Tensor]:
+        """What `power_iterate` moves and `fold` does not make anew."""
+        return [vector for layer in self._spectral for vector in (layer.u, layer.v)]
+
     def power_iterate(self) -> None:
         """Improve the estimate of every spectral norm by one step, and fold; once per update, before the loss."""
         for convolution in self._spectral:

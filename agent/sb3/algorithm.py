@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -142,6 +143,7 @@ class Icebox(OffPolicyAlgorithm):
             **learner_schedules(settings, 1),  # known when `learn` is called
         )
         self.learner.updates = self._n_updates
+        self.learner.faults.say = lambda sentence: warnings.warn(sentence, RuntimeWarning, stacklevel=2)
         self.policy.q_net_target = self.learner.target
         if average:
             self.policy.q_net_average = self.learner.average
@@ -215,7 +217,8 @@ class Icebox(OffPolicyAlgorithm):
         self.logger.record("rollout/exploration_rate", self.exploration_rate)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/learning_rate", self.learner.learning_rate(self.num_timesteps))
-        for tag, value in self.learner.metrics.take().items():
+        self.learner.count_skipped()
+        for tag, value in (self.learner.metrics.take() | self.learner.faults.figures()).items():
             self.logger.record(tag, value)
         super().dump_logs()
 
@@ -275,6 +278,7 @@ class Icebox(OffPolicyAlgorithm):
             generator=torch_generator(settings.seed, self._owner("replay"), place),
             device=place,
             compression=replay.compression,
+            faults=self.learner.faults,
         )
 
     def _owner(self, name: str) -> str:
@@ -294,7 +298,7 @@ class Icebox(OffPolicyAlgorithm):
 
     def _cut(self, newest: np.ndarray) -> None:
         no = np.zeros(self.n_envs, bool)
-        self.replay_buffer.cut(SameStep(newest, np.zeros(self.n_envs, np.float32), no, no, no, (), None))
+        self.replay_buffer.cut(SameStep(newest, np.zeros(self.n_envs, np.float32), no, no, no, (), None, no))
 
     def _schedule(self, total_timesteps: int) -> None:
         """Set what depends on the length of this call of `learn`, and owe no updates before replay has enough."""

@@ -18,6 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from agent.guard import RESTARTS, Faults, finite_rows
 from agent.types import VectorEnv
 
 
@@ -26,10 +27,15 @@ class GameAsEnv(gymnasium.Env):
 
     `reset()` after an end lets the game go on to its next episode by itself; `reset(seed)` starts it anew. Episodes
     that really ended, with their raw score, stand in `info["episodes"]`, which `ScoreMonitor` reads.
-    Raises ValueError when the vector has another length.
+
+    A step whose observation or reward is not finite, or in which the game was replaced, is told as a truncation with
+    the observation before it and reward 0: SB3 has no way to leave one out. The next episode then begins where the game
+    stands, or as soon as its observation is finite again. Such steps are counted in `faults`, under this `number`.
+
+    Raises NonFinite as `Faults.check` does, and ValueError when the vector has another length.
     """
 
-    def __init__(self, games: VectorEnv):
+    def __init__(self, games: VectorEnv, faults: Faults | None = None, number: int = 0):
         if games.num_envs != 1:
             raise ValueError(f"GameAsEnv needs a vector of one game, not of {games.num_envs}.")
         spec = games.spec  # type: ignore[attr-defined]
@@ -42,35 +48,52 @@ class GameAsEnv(gymnasium.Env):
         else:
             self.action_space = spaces.Box(np.float32(spec.action_low), np.float32(spec.action_high))
         self._started = False
+        self._cut = False  # whether the game goes on behind an episode that was cut short
+        self._faults = Faults() if faults is None else faults
+        self._number = np.array([number])
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         """Return the first observation of a new episode; `options` are ignored."""
         super().reset(seed=seed)
-        ended = self._started and bool(self.games.current.terminated[0] or self.games.current.truncated[0])
-        if seed is None and ended:
-            self._beat(np.zeros(self.action_space.shape))  # its action is ignored
-        else:
+        if seed is not None or not (self._cut or (self._started and self._has_ended())):
             # A game in the middle of an episode (or not yet started) can only be reset through a seed.
             self.games.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
-        self._started = True
+        self._started, self._cut = True, False
+        while self._has_ended() or not finite_rows(self.games.current.observation)[0]:
+            self._beat(np.zeros(self.action_space.shape))  # behind an end its action is ignored
         return self.games.current.observation[0].copy(), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Play one step; the reward is the raw one."""
-        self._beat(action)
+        # Copied because the vector may reuse its memory at the next beat.
+        before = self.games.current.observation[0].copy()
+        is_finite = self._beat(action)
         step = self.games.current
-        # Copied because the vector may reuse its memory at the next beat, which `reset` needs.
-        observation = step.observation[0].copy()
         info = {"episodes": list(step.episodes)}
+        if not is_finite or step.restarted[0]:
+            self._cut = True
+            return before, 0.0, False, True, info
+        observation = step.observation[0].copy()
         return observation, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 
     def close(self) -> None:
         """Close the game."""
         self.games.close()
 
-    def _beat(self, action: Any) -> None:
+    def _has_ended(self) -> bool:
+        return bool(self.games.current.terminated[0] or self.games.current.truncated[0])
+
+    def _beat(self, action: Any) -> bool:
+        """Play one step; return whether all that it tells is finite."""
         self.games.send(np.asarray(action, self.action_space.dtype)[None])
-        self.games.recv()
+        step = self.games.recv()
+        finite = finite_rows(step.observation) & finite_rows(step.reward)
+        if not step.first[0] or not finite[0]:
+            self._faults.steps(self._number, ~finite)
+        if step.restarted[0]:
+            self._faults.add(RESTARTS)
+        self._faults.check()
+        return bool(finite[0])
 
 
 class ScoreMonitor(Monitor):
@@ -113,17 +136,20 @@ class ClipReward(VecEnvWrapper):
 
 
 def make_vec_env(
-    factories: Sequence[Callable[[], VectorEnv | gymnasium.Env]], *, reward_clip: float | None = None
+    factories: Sequence[Callable[[], VectorEnv | gymnasium.Env]],
+    *,
+    reward_clip: float | None = None,
+    faults: Faults | None = None,
 ) -> VecEnv:
     """Return an SB3 VecEnv with one monitored game per factory, stepped one after the other in this process.
 
     Each factory makes a vector of one game, or a `gymnasium.Env`. `seed` and `reset` of the VecEnv are SB3's: game i
-    starts from seed + i. `reward_clip` limits what the algorithm sees, only.
+    starts from seed + i. `reward_clip` limits what the algorithm sees, only. `faults` counts what was not finite.
     """
 
-    def monitored(make: Callable[[], VectorEnv | gymnasium.Env]) -> gymnasium.Env:
+    def monitored(number: int, make: Callable[[], VectorEnv | gymnasium.Env]) -> gymnasium.Env:
         game = make()
-        return Monitor(game) if isinstance(game, gymnasium.Env) else ScoreMonitor(GameAsEnv(game))
+        return Monitor(game) if isinstance(game, gymnasium.Env) else ScoreMonitor(GameAsEnv(game, faults, number))
 
-    venv: VecEnv = DummyVecEnv([partial(monitored, make) for make in factories])
+    venv: VecEnv = DummyVecEnv([partial(monitored, *each) for each in enumerate(factories)])
     return venv if reward_clip is None else ClipReward(venv, reward_clip)

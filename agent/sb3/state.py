@@ -1,7 +1,9 @@
 """The state of one of SB3's own algorithms as a tree of tensors, arrays and JSON: more than `save` has, without pickle.
 
-Kept: weights, optimizer moments, counters, replay, statistics of finished episodes, all random generators. Not kept:
-the games, which start new episodes when the run goes on, and an unfinished rollout of PPO or A2C (see stock.train).
+Kept: weights, optimizer moments, counters, replay, statistics of finished episodes, all random generators, and the
+games where they can tell how they stand: then a run goes on as if it had never stopped, bit for bit on a CPU. Where
+they cannot (Atari) they start new episodes. An unfinished rollout of PPO or A2C is never kept (see stock.train), and
+where `use_sde` is set the noise of the rollout that is about to begin is drawn anew.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def state_dict(algorithm: BaseAlgorithm) -> dict[str, Any]:
         ],
         "successes": [float(success) for success in algorithm.ep_success_buffer or ()],
         "random": _random_state(algorithm),
+        "games": _games_state(algorithm),
     }
     if isinstance(algorithm, OffPolicyAlgorithm):
         state["replay"] = _replay_state(algorithm.replay_buffer)
@@ -52,8 +55,8 @@ def state_dict(algorithm: BaseAlgorithm) -> dict[str, Any]:
 def load_state_dict(algorithm: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     """Put back what `state_dict` gave into a freshly built `algorithm`; raise ValueError when it does not fit.
 
-    The replay buffer may be larger than it was. The games start new episodes, from seeds that no earlier part of the
-    run has used.
+    The replay buffer may be larger than it was. Games whose state is not there start new episodes, from seeds that no
+    earlier part of the run has used.
     """
     try:
         parameters: dict[str, Any] = dict(state["modules"])
@@ -74,8 +77,11 @@ def load_state_dict(algorithm: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     algorithm.ep_success_buffer = deque(state["successes"], maxlen=window)
     if isinstance(algorithm, OffPolicyAlgorithm):
         _load_replay(algorithm.replay_buffer, state["replay"])
+    if state.get("games") is None:  # older checkpoints have none
+        restart_games(algorithm)
+    else:
+        _load_games(algorithm, state["games"])
     _load_random_state(algorithm, state["random"])
-    restart_games(algorithm)
 
 
 def restart_games(algorithm: BaseAlgorithm) -> None:
@@ -124,6 +130,33 @@ def _load_replay(replay: ReplayBuffer, state: Mapping[str, Any]) -> None:
             )
         own[:rows] = np.roll(array, -state["position"], axis=0) if grown else array
     replay.pos, replay.full = (rows, False) if grown else (state["position"], state["full"])
+
+
+def _games(algorithm: BaseAlgorithm) -> list[Any]:
+    """Return our games below SB3's wrappers, each a vector of one; an empty list unless all can tell how they stand."""
+    games = [getattr(env.unwrapped, "games", None) for env in getattr(algorithm.env.unwrapped, "envs", ())]
+    return games if all(getattr(game, "stateful", False) for game in games) else []
+
+
+def _games_state(algorithm: BaseAlgorithm) -> dict[str, Any] | None:
+    games = _games(algorithm)
+    if not games or algorithm._last_obs is None:
+        return None
+    return {
+        "each": [game.state_dict() for game in games],
+        "observation": algorithm._last_obs,
+        "first": algorithm._last_episode_starts,
+    }
+
+
+def _load_games(algorithm: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    games = _games(algorithm)
+    if len(games) != len(state["each"]):
+        raise ValueError(f"The state has {len(state['each'])} games, the run {len(games)}.")
+    algorithm.env.reset()  # SB3's wrappers take no step before it
+    for game, each in zip(games, state["each"], strict=True):
+        game.load_state_dict(each)
+    algorithm._last_obs, algorithm._last_episode_starts = state["observation"].copy(), state["first"].copy()
 
 
 def _random_state(algorithm: BaseAlgorithm) -> dict[str, Any]:

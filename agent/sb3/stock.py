@@ -10,9 +10,11 @@ import inspect
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from sb3_contrib import QRDQN, TQC
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
@@ -22,9 +24,11 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.save_util import recursive_getattr
 from stable_baselines3.common.vec_env import VecEnv
 
 from agent.config import Settings
+from agent.guard import Faults
 from agent.sb3.extractors import SmallGrid
 from agent.sb3.vec_env import FinishedEpisode
 
@@ -86,6 +90,28 @@ def build(algo: str, venv: VecEnv, settings: Settings) -> BaseAlgorithm:
         ) from error
     except (TypeError, AssertionError) as error:
         raise ValueError(f"{algo} does not take this game with what stands under sb3.{algo}: {error}.") from error
+
+
+def skip_unsound_updates(algorithm: BaseAlgorithm, faults: Faults) -> None:
+    """Let no optimizer of `algorithm` make a step with a gradient that is not finite; count those in `faults`.
+
+    Without gradients torch's optimizers move neither weights nor moments. Looking waits for the device, as SB3 itself
+    does in every update.
+    """
+
+    def look(name: str, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [each for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+        norms = torch._foreach_norm([each.grad for each in parameters])
+        is_unsound = bool(norms) and not bool(torch.isfinite(torch.stack(norms)).all())
+        for each in parameters if is_unsound else ():
+            each.grad = None
+        faults.updates(1, int(is_unsound), name)
+        faults.check()
+
+    for name in algorithm.get_parameters():
+        part = recursive_getattr(algorithm, name)
+        if isinstance(part, torch.optim.Optimizer):
+            part.register_step_pre_hook(partial(look, name))
 
 
 def require_fitting_actions(algo: str, action_space: spaces.Space) -> None:
@@ -187,6 +213,8 @@ class _Forward(BaseCallback):
             return True
         # Weights have not changed since the rollout began: with the step put back this is the state of that moment.
         self.model.num_timesteps = self._settled_steps
+        # Where the games stand, which SB3 would note only later: they go on from here.
+        self.model._last_obs, self.model._last_episode_starts = self.locals["new_obs"], self.locals["dones"]
         return False
 
 

@@ -9,6 +9,8 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv, VecMonitor, VecNormalize, is_vecenv_wrapped
 
+from agent.guard import finite_or_zero, single
+
 
 class FinishedEpisode(NamedTuple):
     """A finished game, as agent.types.Episode."""
@@ -28,6 +30,7 @@ class SameStep(NamedTuple):
     first: np.ndarray  # bool [B]
     episodes: tuple[FinishedEpisode, ...]
     final_observation: np.ndarray | None  # [B, *observation_shape], rows that did not end are meaningless
+    restarted: np.ndarray  # bool [B], never: an SB3 VecEnv replaces no game
 
 
 def require_playable(venv: VecEnv) -> None:
@@ -77,7 +80,7 @@ class VecEnvAsGames:
         self._forget_episodes()
         no, yes = np.zeros(self.num_envs, bool), np.ones(self.num_envs, bool)
         reward = np.zeros(self.num_envs, np.float32)
-        self.current = SameStep(self._own(observation), reward, no, no, yes, (), None)
+        self.current = SameStep(self._own(observation), reward, no, no, yes, (), None, no)
         return self.current
 
     def send(self, action: np.ndarray) -> None:
@@ -101,9 +104,10 @@ class VecEnvAsGames:
                         "and without it the value of a truncated episode would be that of the next one's start."
                     )
                 final[game] = terminal
-        reward = np.array(reward, np.float32)
+        reward = single(reward)
         episodes = self._count_episodes(reward, done)
-        self.current = SameStep(observation, reward, done & ~timeout, done & timeout, done, episodes, final)
+        ends = done & ~timeout, done & timeout, done
+        self.current = SameStep(observation, reward, *ends, episodes, final, np.zeros(self.num_envs, bool))
         return self.current
 
     def close(self) -> None:
@@ -112,7 +116,7 @@ class VecEnvAsGames:
 
     def _own(self, observation: np.ndarray) -> np.ndarray:
         """Return a copy: some VecEnvs hand out the memory of their next step, or a transposed view."""
-        return np.array(observation, self._dtype, order="C")
+        return single(observation) if self._dtype == np.float32 else np.array(observation, self._dtype, order="C")
 
     def _forget_episodes(self) -> None:
         self._scores = np.zeros(self.num_envs)
@@ -125,7 +129,7 @@ class VecEnvAsGames:
                 for game, info in enumerate(self.infos)
                 if "episode" in info
             )
-        self._scores += reward
+        self._scores += finite_or_zero(reward)
         self._lengths += 1
         ended = np.flatnonzero(done).tolist()
         episodes = tuple(FinishedEpisode(game, float(self._scores[game]), int(self._lengths[game])) for game in ended)

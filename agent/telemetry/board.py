@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,8 @@ class Board:
         self._written: set[str] = set()
         # TensorBoard takes the first START it sees for the beginning, so a fresh run marks its own, at 0.
         purge_step = 0 if resumed_at is None else resumed_at + 1
+        self._excepthook = threading.excepthook
+        threading.excepthook = self._hear
         self._guarded(lambda: self._open(folder, purge_step))
 
     def _open(self, folder: Path, purge_step: int) -> None:
@@ -116,6 +119,13 @@ class Board:
         if self._writer is not None:
             self._guarded(self._writer.close)
             self._writer = None
+        if threading.excepthook == self._hear:
+            threading.excepthook = self._excepthook
+
+    def _hear(self, failed: threading.ExceptHookArgs) -> None:
+        """Drop the traceback of the thread that writes the file: `_guarded` is told of it, and says so in a sentence."""
+        if type(failed.thread).__name__ != "_AsyncWriterThread":
+            self._excepthook(failed)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which tags were written, so that a resumed run's layout has all its charts at once."""

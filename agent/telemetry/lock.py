@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ class Lock:
                 json.dump(this_process(), file)
         except FileExistsError:
             raise RuntimeError(f"Another process has just started in {self._directory}.") from None
+        except OSError:  # a lock that names nobody would keep others out for a while
+            mine.unlink(missing_ok=True)
+            raise
         try:  # while this process slept, the number may have been used and removed, or the old owner become known
             self._refuse_if_held(number)
             if self._newest() != number + 1:
@@ -83,7 +87,8 @@ class Lock:
     def release(self) -> None:
         """Give the lock back; without effect when it is not held."""
         if self._mine is not None:
-            self._mine.write_text("{}", encoding="utf-8")
+            with suppress(OSError):  # the folder was removed, or nothing can be written: the owner will be found dead
+                self._mine.write_text("{}", encoding="utf-8")
             self._mine = None
 
     def _refuse_if_held(self, number: int) -> None:
@@ -96,7 +101,7 @@ class Lock:
             owner = json.loads(text)
             held = is_alive(owner)
         except ValueError:
-            owner, held = {}, age_s < WRITING_S
+            owner, held = {}, abs(age_s) < WRITING_S  # of the future when the clock was set back
         if held:
             who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this machine')}"
             raise RuntimeError(

@@ -71,7 +71,8 @@ class Monitor:
         self._episodes = 0
         self._scores: deque[float] = deque(maxlen=WINDOW)
         self._lengths: deque[int] = deque(maxlen=WINDOW)
-        self._file = open(path, "a+b")
+        self._unwritten = b""  # that a full disk has refused; it is tried again
+        self._file = open(path, "a+b", buffering=0)
         if self._file.tell() == 0:
             self._rows.append(f"#{json.dumps({'t_start': time.time(), 'env_id': env_id})}\nr,l,t\n")
             self.flush()
@@ -104,15 +105,18 @@ class Monitor:
 
     def flush(self) -> None:
         """Hand the rows taken so far to the operating system."""
-        self._file.write("".join(self._rows).encode())
+        self._unwritten += "".join(self._rows).encode()
         self._rows.clear()
-        self._file.flush()
+        while self._unwritten:
+            self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     def close(self) -> None:
         """Write what is left and close the file; a second call does nothing."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state after making every row durable, so that a checkpoint never knows more than the file."""

@@ -40,7 +40,8 @@ class Progress:
         self._stream: TextIO | None = sys.stderr if stream is None else stream
         self._live = self._stream.isatty()
         self._clock = clock
-        self._log: Path | None = log
+        self._log = log
+        self._log_fails = False
         self._values: dict[str, float] = {}
         self._steps: int | None = None
         self._logged: int | None = None  # steps at the last logged line
@@ -129,15 +130,15 @@ class Progress:
             return shutil.get_terminal_size().columns
 
     def _record(self, text: str) -> None:
-        if self._log is None:
-            return
         lines = [f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}\n" for line in text.splitlines()]
         try:
             with open(self._log, "a", encoding="utf-8") as file:
                 file.writelines(lines)
+            self._log_fails = False
         except OSError as error:
-            self._log = None
-            self._print(f"train.log stops here, training goes on: {error}\n")
+            if not self._log_fails:
+                self._print(f"train.log cannot be written, training goes on: {error}\n")
+            self._log_fails = True
 
     def _print(self, text: str) -> None:
         if self._stream is None:

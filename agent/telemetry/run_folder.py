@@ -7,14 +7,16 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from agent.config import Section, Settings
 from agent.durable import write_atomic
@@ -47,11 +49,21 @@ class RunFolder:
         now = datetime.now().astimezone()
         stem = f"{now:%Y%m%d-%H%M%S}_s{seed}" + (f"_{name}" if name else "")
         run = cls(_claim(root / game_folder(game), stem))
-        write_atomic(run.path / "config.yaml", to_yaml(settings))
-        write_atomic(run.path / "command.txt", shlex.join(command) + "\n")
+        try:
+            run._fill(game, seed, name, settings, command, now)
+        except OSError:  # the disk is full: what is no run is not left behind
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
+        return run
+
+    def _fill(
+        self, game: str, seed: int, name: str | None, settings: Settings, command: Sequence[str], now: datetime
+    ) -> None:
+        write_atomic(self.path / "config.yaml", to_yaml(settings))
+        write_atomic(self.path / "command.txt", shlex.join(command) + "\n")
         facts = provenance.host_facts()
         device = ("cuda" if facts["gpus"] else "cpu") if settings.device == "auto" else settings.device
-        run._write_meta(
+        self._write_meta(
             {
                 "game": game,
                 "seed": seed,
@@ -68,8 +80,7 @@ class RunFolder:
                 "host": facts,
             }
         )
-        write_atomic(run.path.parent / "latest", run.path.name + "\n")
-        return run
+        write_atomic(self.path.parent / "latest", self.path.name + "\n")
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -114,16 +125,21 @@ class RunFolder:
             meta = json.loads((self.path / "meta.json").read_text(encoding="utf-8"))
             _started(meta)
             return {"game": "?", "status": "crashed", "process": {}} | meta
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path / 'meta.json'} is damaged: {error!r}.") from None
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            lacks = f"it does not say {error}" if isinstance(error, KeyError) else "it is not the JSON that a run writes"
+            raise ValueError(f"{self.path / 'meta.json'} is damaged: {lacks}.") from None
 
     def settings(self) -> Settings:
         """Return the settings the run was started with; ValueError when config.yaml does not hold valid settings."""
         file = self.path / "config.yaml"
         try:
             return Settings.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-        except (yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"{file} does not hold the settings of a run: {error}") from None
+        except yaml.YAMLError as error:
+            line = getattr(getattr(error, "problem_mark", None), "line", None)
+            where = "it" if line is None else f"line {line + 1}"
+            raise ValueError(f"{file} does not hold the settings of a run: {where} is not YAML.") from None
+        except ValueError as error:
+            raise ValueError(f"{file} does not hold the settings of a run: {_fault(error)}.") from None
 
     def note(self, **facts: Any) -> None:
         """Set facts in meta.json, such as `steps=50_000` when a checkpoint is safe. Values are JSON."""
@@ -149,8 +165,9 @@ class RunFolder:
             self.set_status("running")
             yield
         except BaseException as error:
-            if self.meta()["status"] == "running":
-                self.set_status("stopped" if isinstance(error, KeyboardInterrupt) else "crashed")
+            with suppress(OSError, ValueError):  # what went wrong is told, not what that has led to
+                if self.meta()["status"] == "running":
+                    self.set_status("stopped" if isinstance(error, KeyboardInterrupt) else "crashed")
             raise
         finally:
             lock.release()
@@ -208,7 +225,7 @@ def find(root: Path, run: str) -> Path:
             if (candidate / "meta.json").is_file():
                 return candidate
         if Path(run).exists():
-            raise FileNotFoundError(f"{run} is not a run folder: it has no meta.json.")
+            raise FileNotFoundError(f"{run} is not a run folder: it has no meta.json. `icebox runs` lists the runs.")
     known = [folder.path.relative_to(root).as_posix() for folder, _ in _newest_first(root)]
     if not known:
         raise FileNotFoundError(f"There is no run {run!r}: {root} holds none yet. Start one with `icebox train GAME`.")
@@ -232,6 +249,14 @@ def to_yaml(settings: Settings) -> str:
             parts.append(f"\n# {(type(section).__doc__ or '').strip().splitlines()[0]}\n")
         parts.append(yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=120))
     return "".join(parts)
+
+
+def _fault(error: ValueError) -> str:
+    """What is wrong with settings, in few words: of pydantic's faults the first."""
+    if not isinstance(error, ValidationError):
+        return "it is not text" if isinstance(error, UnicodeDecodeError) else str(error).rstrip(".")
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg'].removeprefix('Value error, ').rstrip('.')}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -65,17 +65,28 @@ def _fresh() -> tuple[str, str]:
 
 
 def _kept(folder: Path) -> tuple[str, str] | None:
-    """Return the tokens kept in `folder`, which only this user can read, and keep some there first; None: it cannot."""
+    """Return the tokens kept in `folder`, which only this user can read; None where they cannot be kept.
+
+    Where there are none, or what is there is damaged or readable for others, new ones are kept.
+    """
     file = folder / SECRET
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not _is_private(file):
+        if not _is_private(file) or _read(file) is None:
             file.unlink(missing_ok=True)
             handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="ascii") as new:
                 new.write("\n".join(_fresh()))
-        control, watch = file.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
+        return _read(file)
+    except OSError:
+        return None
+
+
+def _read(file: Path) -> tuple[str, str] | None:
+    """Return the two tokens in a file, None when it holds something else."""
+    try:
+        control, watch = file.read_bytes()[:200].decode("ascii").split()
+    except ValueError:
         return None
     return (control, watch) if _TOKEN.fullmatch(control) and _TOKEN.fullmatch(watch) and control != watch else None
 

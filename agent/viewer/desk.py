@@ -103,6 +103,8 @@ class Desk:
             "actions": spec.action_names,
             "keys": [[sorted(codes), action] for codes, action in key_map(spec)] if spec.num_actions else [],
             "steps_per_s": spec.fps,
+            "range": [] if spec.num_actions else [min(spec.action_low), max(spec.action_high)],
+            "advice": room.is_advising if isinstance(room, YouRoom) and room.has_advisor else None,
             "frozen": None if facts is None else facts.frozen,
             "policy": None if facts is None else facts.described,
             "scores": "values" if room.kind == "live" else None if facts is None else facts.scores,
@@ -141,6 +143,8 @@ class Desk:
             if not isinstance(found, PlayRoom):
                 raise ValueError("The live game belongs to the trainer, which goes at its own pace.")
             return self._restart(found, value) if what == "restart" else self._speed(found, value)
+        if what == "advise":
+            return self._advise(found, value)
         if what in MODES and isinstance(found, PlayRoom):
             found.set_paused(what == "pause")
             return MODES[what]
@@ -157,6 +161,12 @@ class Desk:
         room.restart(seed)
         room.set_paused(False)
         return "A new game." if seed is None else f"A new game with seed {seed}."
+
+    def _advise(self, room: Room | None, value: float | None) -> str:
+        if not isinstance(room, YouRoom) or not room.has_advisor:
+            raise ValueError("There is no policy here that could say what it thinks of your game.")
+        room.advise(bool(value))
+        return "What the agent thinks of your game is shown." if value else "What the agent thinks is hidden."
 
     def _speed(self, room: PlayRoom, value: float | None) -> str:
         low, high = SPEEDS

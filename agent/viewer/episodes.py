@@ -9,12 +9,12 @@ A file that the index does not name, because a crash or another process came bet
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
 import re
 import secrets
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,11 +26,10 @@ from typing import Any, BinaryIO
 
 from agent.durable import make_directory, remove_leftovers, write_atomic
 from agent.viewer.clip import animate
-from agent.viewer.packet import unpack
+from agent.viewer.lent import Lent
+from agent.viewer.packet import LENGTH, packets_in, read_packets, unpack
 
 FORMAT, VERSION, INDEX = "icebox-episodes", 1, "index.json"
-LENGTH = struct.Struct("<I")
-LARGEST_PACKET = 8 << 20
 MOST_BYTES, MOST_PICTURES = 64 << 20, 40_000  # of one episode; what comes later is not kept
 FEWEST_PICTURES = 3  # fewer are no episode: a viewer caught the end of a game
 SETTLE_S = 1.0  # of a room whose games end more often than this, only the best and the worst are kept at once
@@ -61,12 +60,15 @@ class EpisodeLog:
     about is left out.
     """
 
+    _newer = False  # the index is of a version that this one does not know
+
     def __init__(self, folder: Path, say: Callable[[str], None] = lambda sentence: None) -> None:
         self.folder, self._say = Path(folder), say
         self._lock, self._keeping, self._rendering = threading.Lock(), threading.Lock(), threading.Lock()
         self._open: dict[str, _Open] = {}
         self._kept_at: dict[str, float] = {}
         self._said: set[str] = set()
+        self._lent = Lent()
         remove_leftovers(self.folder)
         self._adopt()
 
@@ -129,15 +131,17 @@ class EpisodeLog:
             return self._open.pop(room, None)
 
     def close(self) -> None:
-        """Forget what is open."""
+        """Forget what is open, and let go of what was opened."""
         for room in list(self._open):
             self.drop(room)
+        self._lent.close()
 
     def _begin(self, room: str, meta: Mapping[str, Any]) -> _Open:
         slug = re.sub(r"[^a-z0-9]+", "-", room.lower()).strip("-")[:24] or "room"
         id = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(3)}"
         episode = _Open(meta.get("episode"), self.folder / f".{id}.tmp", None, first_step=_count(meta.get("step")))
         try:
+            self._require_known()
             make_directory(self.folder)
             episode.file = open(episode.path, "xb")  # noqa: SIM115: closed when the episode ends
         except OSError as error:
@@ -208,15 +212,30 @@ class EpisodeLog:
             raise FileNotFoundError(f"Episodes are kept as ep, webp or gif, not {form!r:.20}.")
         return self._file(id, form)
 
-    def animation(self, id: str, form: str) -> bytes:
-        """Return an episode as an animated "webp" or "gif"; FileNotFoundError or ValueError in a sentence."""
-        row, path = self._row(id), self.path(id, form)
+    def content(self, id: str) -> bytes:
+        """Return an episode's .ep file, and hold it: it can be saved although a newer game takes its place."""
+        held = self._lent.get(id) or self._lent.hold(self._row(id), self._file(id, "ep"))
+        return held.read()
+
+    def animation(self, id: str, form: str, on_share: Callable[[float], None] = lambda share: None) -> bytes:
+        """Return an episode as an animated "webp" or "gif"; FileNotFoundError or ValueError in a sentence.
+
+        `on_share` is told how much of it is done, 0 .. 1, when it has to be made.
+        """
+        held = self._lent.get(id)
+        row, path = self._row(id) if held is None else held.row, self._file(id, form)
         with self._rendering:  # one at a time: each takes a core
-            if not path.is_file():
-                data = animate(read_packets(self._file(id, "ep")), form, row["pictures_per_s"], row["pictures"])
-                write_atomic(path, data)
-                return data
-            return path.read_bytes()
+            if path.is_file():
+                return path.read_bytes()
+            packets = packets_in(io.BytesIO(held.read())) if held else read_packets(self._file(id, "ep"))
+            data = animate(packets, form, row["pictures_per_s"], row["pictures"], on_share)
+            with self._keeping:
+                if any(each["id"] == id for each in self._read()):  # beside what was replaced nothing is left
+                    try:
+                        write_atomic(path, data)
+                    except OSError as error:
+                        self._once(f"{path} cannot be written: {error.strerror or error}.")
+            return data
 
     def _row(self, id: str) -> dict[str, Any]:
         for row in self._read():
@@ -231,8 +250,9 @@ class EpisodeLog:
         """The index's rows that are sound and whose files are there."""
         try:
             found = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-            if found["format"] != FORMAT or found["version"] != VERSION:
-                raise ValueError("it is of another format")
+            self._newer = found["format"] == FORMAT and found["version"] != VERSION
+            if found["format"] != FORMAT or self._newer:
+                raise ValueError(f"it is of version {found['version']!r:.20}, this Icebox reads {VERSION}")
             rows = list(found["episodes"])
         except FileNotFoundError:
             return []
@@ -246,6 +266,7 @@ class EpisodeLog:
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         """Keep of each room what should be kept, name it in the index, then delete the others."""
+        self._require_known()
         reasons = _reasons(rows)
         kept = [row for row in rows if row["id"] in reasons]
         index = {"format": FORMAT, "version": VERSION, "episodes": kept}
@@ -272,21 +293,14 @@ class EpisodeLog:
             except OSError as error:
                 self._once(f"{self.folder / INDEX} cannot be written: {error.strerror or error}.")
 
+    def _require_known(self) -> None:
+        if self._newer:  # written over, it would lose what this version does not know, and the games that it keeps
+            raise OSError("their index is of another version")
+
     def _once(self, sentence: str) -> None:
         if sentence not in self._said:
             self._said.add(sentence)
             self._say(sentence)
-
-
-def read_packets(path: Path) -> Iterator[bytes]:
-    """Yield the packets of an .ep file; one that was cut off ends it."""
-    with open(path, "rb") as file:
-        while len(head := file.read(LENGTH.size)) == LENGTH.size:
-            (length,) = LENGTH.unpack(head)
-            packet = file.read(length) if length <= LARGEST_PACKET else b""
-            if len(packet) < length:
-                return
-            yield packet
 
 
 def _row_of(path: Path) -> dict[str, Any]:

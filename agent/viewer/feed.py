@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from agent.viewer.rooms import Room
 FEED_S, ASKED_S = 0.5, 0.05  # between two looks, and while somebody waits for an answer
 ANSWER_S = 5.0  # after which a request is told to be without an answer
 SAVING_S = 120.0  # the same where a large replay is written before the answer
+MERGED = ("checkpoint",)  # once does for all who wait for it
+LOG_BYTES, LOG_EVENTS = 1 << 16, 50  # of train.log's end, and of what it tells
 WATCH_S = 1.0  # how often the trainer is told that somebody looks
 NEED_TRAINER = ("live", "latest")  # rooms that show what it publishes
 LEFT_OUT = ("q", "scene", "acknowledged", "action", "reward", "step", "ended", "picture", "td_error")  # of the picture
@@ -46,13 +50,35 @@ class Feed(Room):
         self._meta: dict[str, Any] = {}
         self._bands: dict[tuple[int, bytes], tuple[float, float]] = {}
         self._curve_of: tuple[int, int] | None = None
+        self._told: tuple[Any, list[list[Any]]] = None, []  # of which state of train.log, and what it told
         self._answers: dict[int, asyncio.Future[tuple[bool, str]]] = {}
+        self._waiting: dict[str, asyncio.Future[str]] = {}
         self._turn_asking = asyncio.Lock()
         self._said_at, self._watched_at = -FEED_S, -WATCH_S
 
     async def ask(self, what: str) -> str:
-        """Ask the trainer for something; return what it says when it is done, ValueError with its reason when not."""
+        """Ask the trainer for something; return what it says when it is done, ValueError with its reason when not.
+
+        However many ask for a checkpoint while another request is answered, it is asked for one.
+        """
+        if what not in MERGED:
+            return await self._ask(what)
+        if what not in self._waiting:
+            self._waiting[what] = asyncio.ensure_future(self._ask(what))
+        return await asyncio.shield(self._waiting[what])
+
+    async def last_word(self) -> None:
+        """Tell at once how the run stands."""
+        self._said_at = -FEED_S
+        end = time.monotonic() + ANSWER_S
+        while self._said_at < 0 and time.monotonic() < end:
+            self.wake.set()
+            await asyncio.sleep(0.02)
+
+    async def _ask(self, what: str) -> str:
         async with self._turn_asking:
+            if what in MERGED:
+                self._waiting.pop(what, None)  # whoever asks from now on wants to have it later than this
             if not self.alive:
                 raise ValueError("The run does not train at the moment, so there is nobody to ask.")
             loop = asyncio.get_running_loop()
@@ -94,8 +120,8 @@ class Feed(Room):
             self._watched_at = now
             self._reader.watch()
         if now - self._said_at >= FEED_S:
-            self._said_at = now
             self._say()
+            self._said_at = now
         self.wake.wait(ASKED_S if self._answers else FEED_S)
         self.wake.clear()
 
@@ -130,7 +156,19 @@ class Feed(Room):
         if not self.alive:
             facts |= {"mode": status if status != "running" else "starting", "ended": ENDED.get(status)}
             facts["steps"] = max(facts["steps"] or 0, kept.get("steps") or 0)
+            facts["events"] = self._logged(kept["game"]) or facts.get("events", [])
         self.hub.say("run", facts, self._curve())
+
+    def _logged(self, game: str) -> list[list[Any]]:
+        """What train.log tells of a run that is over, read when it has changed."""
+        try:
+            about = self.folder.log.stat()
+            state = about.st_mtime_ns, about.st_size
+            if self._told[0] != state:
+                self._told = state, read_log(self.folder.log, game)
+        except OSError:
+            return []
+        return self._told[1]
 
     def _curve(self) -> dict[str, Any] | None:
         """The evaluations as [steps, mean, low, high], None when there are no others than before."""
@@ -157,6 +195,23 @@ def read_evaluations(path: Path) -> list[tuple[int, np.ndarray]]:
     """Return the steps and the scores, f64 [E], of each evaluation in an evaluations.npz."""
     with np.load(path, allow_pickle=False) as arrays:
         return [(int(steps), np.asarray(row, np.float64)) for steps, row in zip(arrays["timesteps"], arrays["results"])]
+
+
+def read_log(path: Path, game: str) -> list[list[Any]]:
+    """Return the newest events of a train.log as [[seconds since 1970, text], ...], without its progress lines."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - LOG_BYTES))
+        lines = file.read(LOG_BYTES).decode("utf-8", "replace").splitlines()
+    events = []
+    for line in lines[size > LOG_BYTES :]:
+        found = re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)  (\S.*)", line)
+        if found is not None and not found[2].startswith(f"{game}  "):
+            try:
+                events.append([datetime.fromisoformat(found[1]).timestamp(), found[2]])
+            except (ValueError, OverflowError, OSError):
+                continue
+    return events[-LOG_EVENTS:]
 
 
 def _settle(answer: asyncio.Future[tuple[bool, str]], said: tuple[bool, str]) -> None:

@@ -113,6 +113,11 @@ class Client:
         self.replies.append(json.dumps(plain(message)))
         self._wake.set()
 
+    def has_heard(self, kind: str) -> bool:
+        """Whether it was sent the newest message of a kind."""
+        text = self._hub.texts[self.right].get(kind)
+        return text is None or self._told.get(kind, (0, ""))[1] is text.brief
+
     def is_looking(self, now: float) -> bool:
         """Whether the page still takes what it is sent."""
         return bool(self.looks) and (not self._owed or now - self.heard < SILENT_S)
@@ -230,6 +235,12 @@ class Hub:
     def clients(self) -> int:
         """How many clients there are."""
         return len(self._clients)
+
+    async def told(self, kind: str, seconds: float) -> None:
+        """Wait until every client has been sent the newest of a kind, but no longer than so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not all(client.has_heard(kind) for client in self._clients):
+            await asyncio.sleep(0.01)
 
     def _wake_waiting(self, room: str) -> None:
         for client in self._waiting.get(room, ()):

@@ -8,7 +8,7 @@ from typing import Any
 
 LONGEST = 4096  # bytes of one message
 OF_RUN = ("pause", "go on", "inference only", "train", "checkpoint", "stop", "freeze")
-CONTROLS = (*OF_RUN, "restart", "same seed", "speed")
+CONTROLS = (*OF_RUN, "restart", "same seed", "speed", "advise")
 SALIENCY = ("none", "gradient", "perturbation")
 SPEEDS = (0.25, 4.0)
 ROOMS, KEYS = 16, 24  # at most, in one message

@@ -10,8 +10,9 @@ import io
 import json
 import math
 import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from PIL import Image
 LARGEST = 256  # up to so many pixels in width and height, pictures are sent without loss
 JPEG_QUALITY = 88
 HEAD = struct.Struct("<I")
+LENGTH = HEAD  # before each packet in an .ep file
+LARGEST_PACKET = 8 << 20
 
 
 def pack(meta: Mapping[str, Any], image: bytes, saliency: bytes = b"") -> bytes:
@@ -43,6 +46,22 @@ def unpack(packet: bytes) -> tuple[dict[str, Any], bytes, bytes]:
     if not 0 <= behind <= len(packet) - end:
         raise ValueError("A packet is cut off within its saliency.")
     return meta, packet[end : len(packet) - behind], packet[len(packet) - behind :]
+
+
+def read_packets(path: Path) -> Iterator[bytes]:
+    """Yield the packets of an .ep file; one that was cut off ends it."""
+    with open(path, "rb") as file:
+        yield from packets_in(file)
+
+
+def packets_in(file: BinaryIO) -> Iterator[bytes]:
+    """The same for an open file."""
+    while len(head := file.read(LENGTH.size)) == LENGTH.size:
+        (length,) = LENGTH.unpack(head)
+        packet = file.read(length) if length <= LARGEST_PACKET else b""
+        if len(packet) < length:
+            return
+        yield packet
 
 
 def plain(value: Any) -> Any:

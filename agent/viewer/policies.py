@@ -55,15 +55,16 @@ class LivePolicy:
         head: Discrete | Continuous,
         facts: Facts,
         network: torch.nn.Module | None = None,
+        choose: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
-        """`outputs` takes observations [N, *shape] to f32 [N, outputs]."""
+        """`outputs` takes observations [N, *shape] to f32 [N, outputs], `choose` these to actions, as `head` else."""
         self.facts, self.network, self.scores = facts, network, outputs
-        self._head = head
+        self._choose = choose or (lambda outputs: decide(head, outputs))
 
     def q(self, observation: np.ndarray) -> tuple[np.ndarray | None, Any]:
         """[1, *shape] -> one number for each action, and the action."""
         outputs = self.scores(observation)
-        return _answer(outputs, decide(self._head, outputs))
+        return _answer(outputs, self._choose(outputs))
 
     def refresh(self) -> None:
         """Nothing changes."""

@@ -301,6 +301,10 @@ class PlayRoom(Room):
         self._episode += 1
         self._metronome.reset()
         self._begin()
+        self._show_position()
+
+    def _show_position(self) -> None:
+        """Show the picture in which nothing has been done yet."""
         values, _, act_ms = self._think()
         self._show(self._facts(Chosen(None, values, act_ms), 0.0, None), self._game.picture, always=True)
 

@@ -8,6 +8,7 @@ import json
 import mimetypes
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ from agent.viewer.messages import LONGEST, parse
 
 PAGE = Path(__file__).parent / "page"
 TOKEN_S = 10.0  # a socket that has not said its token by then is closed
+FAREWELL_S = 2.0  # at most
+SHARE_S = 0.25  # how often it is told how much of an animation is done
 REFUSED = 1008  # close code of a socket without a right token: the page asks for a new link and does not come back
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; "
@@ -60,8 +63,8 @@ class Episodes(Protocol):
     """The recorded episodes (agent/viewer/episodes.py)."""
 
     def list(self) -> list[dict[str, Any]]: ...
-    def path(self, id: str, ending: str) -> Path: ...
-    def animation(self, id: str, form: str) -> bytes: ...
+    def content(self, id: str) -> bytes: ...
+    def animation(self, id: str, form: str, on_share: Callable[[float], None]) -> bytes: ...
 
 
 def make_app(
@@ -94,9 +97,9 @@ def make_app(
         name, ending = match.groups()
         try:
             if ending == "ep":
-                data = await asyncio.to_thread(lambda: Path(episodes.path(name, ending)).read_bytes())
+                data = await asyncio.to_thread(episodes.content, name)
             else:
-                data = await asyncio.to_thread(episodes.animation, name, ending)
+                data = await asyncio.to_thread(episodes.animation, name, ending, _telling(hub, name, ending))
         except (KeyError, ValueError, OSError):
             return PlainTextResponse("There is no such episode; it may have been replaced by a newer one.", 404)
         return Response(data, media_type=MEDIA[ending])
@@ -186,6 +189,19 @@ def _file(name: str) -> Response:
     return Response(known[name].read_bytes(), media_type=mimetypes.guess_type(name)[0] or "application/octet-stream")
 
 
+def _telling(hub: Hub, id: str, form: str) -> Callable[[float], None]:
+    """Return what tells the pages how far an animation has come, not too often."""
+    told = -1.0
+
+    def tell(share: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SHARE_S:
+            told = time.monotonic()
+            hub.say("saving", {"id": id, "form": form, "share": share})
+
+    return tell
+
+
 async def _housekeeping(hub: Hub) -> None:
     while True:
         await asyncio.sleep(1)
@@ -272,8 +288,24 @@ def listen(host: str, port: int) -> socket.socket:
     raise OSError(f"There is no port {port}.")
 
 
-def serve(app: ASGIApp) -> uvicorn.Server:
-    """Return the server, whose `run(sockets=[...])` serves: quiet, no compression, no long messages."""
+class Server(uvicorn.Server):
+    """A server that says farewell before it hangs up."""
+
+    farewell: Callable[[], Awaitable[None]] | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, as uvicorn does."""
+        if self.farewell is not None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.farewell(), FAREWELL_S)
+        await super().shutdown(sockets)
+
+
+def serve(app: ASGIApp, farewell: Callable[[], Awaitable[None]] | None = None) -> Server:
+    """Return the server, whose `run(sockets=[...])` serves: quiet, no compression, no long messages.
+
+    When it ends it awaits `farewell` before it hangs up on the pages.
+    """
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
@@ -285,4 +317,6 @@ def serve(app: ASGIApp) -> uvicorn.Server:
         date_header=False,
         timeout_graceful_shutdown=1,
     )
-    return uvicorn.Server(config)
+    server = Server(config)
+    server.farewell = farewell
+    return server

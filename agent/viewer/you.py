@@ -25,16 +25,18 @@ class YouRoom(PlayRoom):
         keys: KeyMap,
         idle: int | None,
         *,
-        advisor: Policy | None = None,
+        make_advisor: Callable[[], Policy] | None = None,
         seed: int = 0,
         recorder: Recorder | None = None,
         writer: DemonstrationWriter | None = None,
     ) -> None:
         """`keys`: codes of KeyboardEvent -> action, most keys first, and `idle` the action without any; None: the last.
 
-        `advisor` says what it thinks of the position, `writer` keeps what was played for a training to start from.
+        `make_advisor` gives the policy that says what it thinks of the position while that is wanted; it is called in
+        this room's thread. `writer` keeps what was played for a training to start from.
         """
-        super().__init__("you", "you", "You", hub, make_game, advisor, seed=seed, recorder=recorder)
+        super().__init__("you", "you", "You", hub, make_game, None, seed=seed, recorder=recorder)
+        self._make_advisor = make_advisor
         self._keys, self._idle, self._writer = keys, idle, writer
         self._last = 0  # action
         self._known = frozenset().union(*(codes for codes, _ in keys))
@@ -66,6 +68,32 @@ class YouRoom(PlayRoom):
         with self._lock:
             if self._player is client:
                 self._player, self._held = None, frozenset()
+
+    @property
+    def has_advisor(self) -> bool:
+        """Whether there is a policy that could say something."""
+        return self._make_advisor is not None
+
+    @property
+    def is_advising(self) -> bool:
+        """Whether what it thinks is shown."""
+        return self.policy is not None
+
+    def advise(self, wanted: bool) -> None:
+        """Show what the policy thinks of the position, that of this moment, or no longer. From any thread."""
+
+        def take() -> None:
+            self.policy = self._ahead = None
+            if wanted:
+                try:
+                    self.policy = self._make_advisor()
+                except (ValueError, OSError) as error:  # a run whose checkpoints are gone, for instance
+                    self.notice = f"The agent cannot be asked: {error}"
+            if not self._is_ready():
+                self._show_position()
+            self.on_change()
+
+        self.order(take)
 
     def _is_ready(self) -> bool:
         return self._began

@@ -77,6 +77,9 @@ def gather(path: Path, *, baseline: bool = False) -> Gathered:
         run.notes.append("its meta.json is damaged, so that machine, versions and commit are not known")
     try:
         run.settings = _settings(folder)
+        total = run.meta.get("total_steps")
+        if isinstance(total, int) and total > 0:  # a run that was resumed may go on for longer than it was to at first
+            run.settings = run.settings.model_copy(update={"steps": total})
     except (OSError, ValueError, RecursionError):
         run.notes.append("its config.yaml is missing or damaged, so that it is shown as a setting of its own")
     played = _played(folder, run)

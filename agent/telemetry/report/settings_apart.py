@@ -25,7 +25,7 @@ LONGEST = 60  # letters of a label
 
 
 # What decides how a run is watched and how long it goes, and not how it learns.
-ASIDE = ("steps", "device", "threads", "evaluation.", "checkpoint.", "telemetry.", "game.vectorize", "game.threads")
+ASIDE = ("steps", "device", "threads", "evaluation.", "checkpoint.", "telemetry.", "game.vectorize", "game.threads", "game.deadline_s")
 
 
 @dataclass

@@ -12,12 +12,17 @@ const WHY = {
   none: "The action that your keys stand for is marked.",
 };
 
+const HEADS = { q: "Expected reward (Q)", logits: "Preference", continuous: "Controls", none: "Action" };
+const YOURS = { ...HEADS, q: "What the agent expects (Q)", logits: "What the agent prefers" };
 const LONG_EM = 7.5; // longer names stand on their bars, not beside them
 
 export class Bars {
-  /** `scores`: what the numbers of actions are, "values" (Q) or "logits" (preferences). */
-  constructor(actions, scores) {
-    this.scores = scores;
+  /**
+   * `scores`: what the numbers of actions are, "values" (Q) or "logits" (preferences); `range`: [lowest, highest] of
+   * continuous actions; `yours`: a person acts, and the numbers are what an agent thinks of it.
+   */
+  constructor(actions, scores, range = [], yours = false) {
+    Object.assign(this, { scores, range, heads: yours ? YOURS : HEADS });
     this.scale = new Scale();
     this.head = el("h3");
     this.limits = el("span", "limits");
@@ -30,9 +35,7 @@ export class Bars {
   say(kind) {
     if (this.kind === kind) return;
     this.kind = kind;
-    this.head.textContent = { q: "Expected reward (Q)", logits: "Preference", continuous: "Controls", none: "Action" }[
-      kind
-    ];
+    this.head.textContent = this.heads[kind];
     explain(this.head, WHY[kind]);
   }
 
@@ -61,10 +64,16 @@ export class Bars {
     this.valued = false;
   }
 
+  /** Nobody thinks here any more. */
+  forget(scores) {
+    this.scores = scores;
+    if (this.valued) this.names(this.rows.map((row) => row.element.title));
+  }
+
   /** Let the scale hold these values, of one or several pictures. */
   include(all, now) {
     const gaps = (values) => values.map((x) => Math.max(...values.filter(Number.isFinite)) - x);
-    this.scale.include(this.kind === "continuous" ? all.flat() : [0, ...all.flatMap(gaps)], now);
+    this.scale.include(this.kind === "continuous" ? [...this.range, ...all.flat()] : [0, ...all.flatMap(gaps)], now);
   }
 
   /** Show what the policy thought in a packet, or only the action where nobody thought. */

@@ -6,22 +6,25 @@ const SLOW_MS = 8000;
 const SHOWN_MS = 6000;
 let hiding;
 
-/** Tell something for a few seconds at the foot of the page. */
+/** Tell something for a few seconds at the head of the page, where it covers no control. */
 export function say(text, bad = false) {
   const place = document.getElementById("said");
   place.toggleAttribute("data-bad", bad);
   write(place, text);
+  place.title = text;
   place.toggleAttribute("data-shown", true);
   clearTimeout(hiding);
   hiding = setTimeout(() => place.removeAttribute("data-shown"), SHOWN_MS);
 }
 
+const SLOW = "No answer yet; what is shown is still how things stand.";
+
 /** Mark a control as waiting until `answer` has come, tell what was answered, and return it. */
-export async function request(control, answer) {
+export async function request(control, answer, meanwhile = SLOW) {
   const focused = document.activeElement === control;
   control.setAttribute("aria-busy", "true");
   control.disabled = true;
-  const slow = setTimeout(() => say("No answer yet; what is shown is still how things stand."), SLOW_MS);
+  const slow = setTimeout(() => say(meanwhile), SLOW_MS);
   const done = await answer;
   clearTimeout(slow);
   control.removeAttribute("aria-busy");
@@ -80,6 +83,12 @@ export class Controls {
     this.no.addEventListener("click", () => this.sure(false));
     this.progress = el("span");
     this.question = el("span", "", "End this run? It is saved first and can be resumed.");
+    this.question.id = "stop-question";
+    this.yes.setAttribute("aria-describedby", this.question.id);
+    this.no.setAttribute("aria-describedby", this.question.id);
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !this.question.hidden) this.sure(false);
+    });
     this.line = el("p", "freezing", this.progress, this.question);
     this.line.setAttribute("role", "status");
     const group = el("div", "segments", ...this.modes);
@@ -98,13 +107,14 @@ export class Controls {
     this.freeze.hidden = asked || !this.freezes;
     this.yes.hidden = this.no.hidden = this.question.hidden = !asked;
     this.progress.hidden = asked;
-    if (inside) (asked ? this.no : this.stop).focus();
+    if (inside) [asked ? this.no : this.stop, this.freeze].find((each) => each.offsetParent)?.focus();
     if (asked) this.unsure = setTimeout(() => this.sure(false), 15000);
   }
 
   /** Show how far freezing has come. */
   freezing({ progress, done, ok = true }) {
     this.busy = !done;
+    this.line.toggleAttribute("data-long", done);
     this.freeze.disabled = this.busy;
     this.freeze.toggleAttribute("data-working", this.busy);
     write(this.progress, done ? progress : `Freezing: ${progress}`);

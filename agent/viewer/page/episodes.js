@@ -3,7 +3,7 @@
 import { Bars } from "./bars.js";
 import { request, say } from "./controls.js";
 import { el, explain, Figure, figures, write } from "./explain.js";
-import { clock, count, points, three } from "./format.js";
+import { clock, count, percent, points, three } from "./format.js";
 import { Picture } from "./picture.js";
 import { Strips } from "./strips.js";
 import { decode, episode } from "./wire.js";
@@ -13,6 +13,7 @@ const WHY = {
   worst: ["▼", "the lowest score that this room has seen"],
   latest: ["●", "the last game that ended in this room"],
 };
+const KINDS = { webp: "WebP", gif: "GIF" };
 const KEPT = ["·", "recorded on purpose"];
 const USUAL_PER_S = 30; // pictures
 const PACES = [0.25, 0.5, 1, 2, 4];
@@ -25,10 +26,12 @@ const FIGURES = {
 
 export class Episodes {
   constructor(root, wire, counters) {
-    Object.assign(this, { root, wire, counters, rooms: new Map(), list: [], packets: [], at: 0 });
+    Object.assign(this, { root, wire, counters, rooms: new Map(), list: [], packets: [], at: 0, waiting: new Map() });
     this.choices = el("ul", "choices");
     const none = "No game has been kept yet. The best, the worst and the latest game of each room will stand here.";
     this.empty = el("p", "empty", none);
+    this.stale = el("p", "empty", "No connection: the list is as it was, and no other game can be opened.");
+    this.stale.hidden = true;
     this.picture = new Picture("The recorded game's picture");
     this.note = el("p", "note", "Choose a game from the list.");
     this.picture.box.append(this.note);
@@ -46,10 +49,11 @@ export class Episodes {
       this.transport(),
     );
     const head = explain(el("h2", "", "Kept games"), "Of each room the best, the worst and the latest game are kept.");
-    root.append(el("div", "kept", head, this.choices, this.empty), this.element);
+    root.append(el("div", "kept", head, this.stale, this.choices, this.empty), this.element);
     this.bars = new Bars([], null);
     this.values.append(this.bars.element, this.strips.element, figures(...Object.values(this.figures)));
     this.element.dataset.idle = "";
+    this.element.setAttribute("aria-label", "The chosen game");
     this.able(false);
   }
 
@@ -80,10 +84,10 @@ export class Episodes {
     this.pace.title = "How fast the game is shown: 1 × is as fast as it was played.";
     this.pace.setAttribute("aria-label", "Speed");
     this.where = el("span", "where", "picture – of –");
-    this.saves = ["webp", "gif"].map((kind) => {
+    this.saves = Object.entries(KINDS).map(([kind, name]) => {
       const what = kind === "webp" ? "WebP: small and exact" : "GIF: larger, shown everywhere";
       const sentence = `Save this game as an animated ${what}.`;
-      const made = button(`Save ${kind === "webp" ? "WebP" : "GIF"}`, sentence, () => request(made, this.save(kind)));
+      const made = button(`Save ${name}`, sentence, () => this.save(made, kind));
       return made;
     });
     const footer = el(
@@ -114,11 +118,17 @@ export class Episodes {
 
   /** Ask for the list anew. */
   async refresh() {
+    if (!this.wire.welcome) return; // `status` says it, and the list comes with the connection
     try {
-      this.show(await (await this.wire.fetch("/episodes")).json());
+      this.show(await this.wire.fetch("/episodes", "json"));
     } catch (error) {
-      say(`The list of games could not be read: ${error.message}`, true);
+      say(`The list of games could not be read. ${error.message}`, true);
     }
+  }
+
+  /** Say whether games can be opened. */
+  status(connection) {
+    this.stale.hidden = connection === "connected";
   }
 
   /** Show a list of episodes, by room; the chosen one stays chosen. */
@@ -145,10 +155,12 @@ export class Episodes {
 
   choice(each) {
     const [sign, sentence] = WHY[each.why] ?? KEPT;
+    const mark = el("span", `sign ${each.why}`, sign);
+    mark.setAttribute("aria-hidden", "true");
     const made = el(
       "button",
       "choice",
-      el("span", `sign ${each.why}`, sign),
+      mark,
       el("span", "why", each.why),
       el("b", "", `${points(each.score)} points`),
       el("span", "unit", `${count(each.length)} steps · ${clock(each.time)}`),
@@ -161,9 +173,28 @@ export class Episodes {
     return el("li", "", made);
   }
 
-  /** Load an episode and show its first picture. */
+  /** Load an episode and play it from its first picture; until it is there, what is shown stays. */
   async open(each) {
     this.play(false);
+    const turn = (this.opening = (this.opening ?? 0) + 1);
+    const made = this.choices.querySelector(`[data-episode="${CSS.escape(each.id)}"]`);
+    made?.setAttribute("aria-busy", "true");
+    let packets = [];
+    let fault = "There is nothing to show in this game's file.";
+    try {
+      packets = episode(await this.wire.fetch(`/episodes/${encodeURIComponent(each.id)}.ep`, "arrayBuffer"));
+    } catch (error) {
+      fault = `This game could not be opened. ${error.message}`;
+    }
+    made?.removeAttribute("aria-busy");
+    if (turn !== this.opening) return;
+    if (packets.length) return this.put(each, packets);
+    say(fault, true);
+    this.refresh();
+  }
+
+  /** Show another episode. */
+  put(each, packets) {
     this.chosen = each;
     for (const made of this.choices.querySelectorAll("[data-episode]"))
       made.setAttribute("aria-pressed", made.dataset.episode === each.id);
@@ -172,25 +203,14 @@ export class Episodes {
     const seed = each.seed === null ? "" : `, seed ${each.seed}`;
     const played = `${points(each.score)} points in ${count(each.length)} steps${seed}, ${clock(each.time)}.`;
     write(this.words, `${played} ${each.cut ?? ""}`);
-    this.note.hidden = false;
-    write(this.note, "Loading …");
-    let packets = [];
-    try {
-      packets = episode(await (await this.wire.fetch(`/episodes/${encodeURIComponent(each.id)}.ep`)).arrayBuffer());
-    } catch (error) {
-      say(error.message, true);
-    }
-    if (this.chosen !== each) return;
+    this.note.hidden = true;
     this.packets = packets;
-    this.able(packets.length > 0);
-    this.note.hidden = packets.length > 0;
-    write(this.note, "There is nothing to show in this game's file.");
-    if (!packets.length) return;
+    this.able(true);
     delete this.element.dataset.idle;
     this.rate = each.pictures_per_s || USUAL_PER_S;
     this.points = packets.map(({ meta }, k) => [k, meta.value ?? NaN, meta.td_error ?? NaN]);
     this.bars.element.remove();
-    this.bars = new Bars(about?.actions ?? [], about?.scores);
+    this.bars = new Bars(about?.actions ?? [], about?.scores, about?.range, about?.kind === "you");
     const values = packets.map(({ meta }) => meta.q ?? (Array.isArray(meta.action) ? meta.action : []));
     if (packets.some(({ meta }) => Array.isArray(meta.action))) this.bars.say("continuous");
     this.bars.include(values, 0); // one scale for the whole game
@@ -235,6 +255,7 @@ export class Episodes {
     clearTimeout(this.timer);
     this.playing = on && this.packets.length > 1;
     write(this.toggle, this.playing ? "❚❚" : "▶");
+    this.toggle.setAttribute("aria-label", this.playing ? "Pause" : "Play");
     if (!this.playing) return;
     if (this.at >= this.packets.length - 1) this.seek(0);
     let due = performance.now();
@@ -247,19 +268,32 @@ export class Episodes {
     this.timer = setTimeout(next, 1000 / this.rate);
   }
 
-  /** Download the chosen game as an animation. */
-  async save(kind) {
-    const name = `${this.chosen.id}.${kind}`;
+  /** Download the chosen game as an animation; its button shows how much of it is done. */
+  async save(made, kind) {
+    const { id } = this.chosen;
+    this.waiting.set(`${id}.${kind}`, made);
+    await request(made, this.download(id, kind), "Every picture is encoded: that takes a while for a long game.");
+    this.waiting.delete(`${id}.${kind}`);
+    write(made, `Save ${KINDS[kind]}`);
+  }
+
+  saving({ id, form, share }) {
+    const made = this.waiting.get(`${id}.${form}`);
+    if (made) write(made, `${KINDS[form]}: ${percent(share)}`);
+  }
+
+  async download(id, kind) {
+    const name = `${id}.${kind}`;
     try {
-      const response = await this.wire.fetch(`/episodes/${encodeURIComponent(this.chosen.id)}.${kind}`);
+      const data = await this.wire.fetch(`/episodes/${encodeURIComponent(id)}.${kind}`, "blob");
       const link = el("a");
-      link.href = URL.createObjectURL(await response.blob());
+      link.href = URL.createObjectURL(data);
       link.download = name;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
       return { ok: true, said: `${name} is saved.` };
     } catch (error) {
-      return { ok: false, said: error.message };
+      return { ok: false, said: `${name} could not be saved. ${error.message}` };
     }
   }
 }

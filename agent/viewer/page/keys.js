@@ -23,6 +23,7 @@ export class Keys {
   /** `keys` is the game's map [[codes], action]; `send` gets the held codes whenever they change. */
   constructor(canvas, keys, actions, send) {
     this.send = send;
+    this.able = true;
     this.held = new Set();
     this.caps = new Map();
     const groups = together(keys, actions);
@@ -59,6 +60,7 @@ export class Keys {
     cap.title = `${codes.map(key).join(" or ")}: ${does}. Press the key while the picture has the focus, or hold this.`;
     cap.addEventListener("pointerdown", (event) => {
       event.preventDefault(); // keeps the focus where it is
+      if (!this.able) return;
       cap.setPointerCapture(event.pointerId);
       this.set(code, true);
     });
@@ -69,7 +71,7 @@ export class Keys {
   }
 
   down(event) {
-    if (!this.caps.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.able || !this.caps.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
     if (!event.repeat) this.set(event.code, true);
   }
@@ -88,6 +90,12 @@ export class Keys {
       [...this.held].some((each) => this.caps.get(each) === cap),
     );
     this.tell();
+  }
+
+  /** Light the keys that somebody else holds. */
+  mirror(held) {
+    for (const cap of this.caps.values()) cap.removeAttribute("data-held");
+    for (const code of held ?? []) this.caps.get(code)?.setAttribute("data-held", "");
   }
 
   clear() {

@@ -1,7 +1,7 @@
 // The page: takes messages in, hands them to the rooms, the run panel and the episodes, and redraws ten times a second.
 
 import { Episodes } from "./episodes.js";
-import { listen, write } from "./explain.js";
+import { el, listen, write } from "./explain.js";
 import { Room } from "./room.js";
 import { Run } from "./run.js";
 import { Wire } from "./wire.js";
@@ -30,6 +30,7 @@ let episodes = null;
 let wire = null;
 let visible = new Set();
 let looked = "";
+let bye = null; // what a server that was ended has said last
 
 /** Tell the server which rooms are in view; it encodes no others. */
 function look(again = false) {
@@ -59,6 +60,7 @@ function view(name) {
 
 function hello(message) {
   counters.hellos += 1;
+  bye = null;
   write(find("title"), message.title);
   find("title").title = message.title;
   document.title = `${message.title} · Icebox`;
@@ -99,25 +101,30 @@ function hello(message) {
 }
 
 function state(name, wait_s = 0) {
+  if (name === "lost" && bye) name = "over";
   if (name === "connected" && counters.hellos) counters.reconnects += 1;
   counters.state = name;
   const chip = find("connection");
   chip.dataset.state = name;
   const back = `trying again in ${Math.ceil(wait_s)} s`;
-  write(chip, { connected: "connected", lost: `no connection · ${back}`, refused: `link refused · ${back}` }[name]);
+  const words = { connected: "connected", lost: `no connection · ${back}`, refused: `link refused · ${back}` };
+  write(chip, words[name] ?? "viewer ended");
   chip.title = {
     connected: "The page hears the server.",
     lost: "The server does not answer; the page comes back by itself when it does.",
     refused: "The server is there but does not accept this link.",
+    over: "The viewer was ended; the page comes back by itself when it runs again.",
   }[name];
   const stopper = find("stopper");
-  stopper.hidden = name !== "refused";
+  stopper.hidden = !["refused", "over"].includes(name);
+  if (name === "over") stopper.replaceChildren(`${bye.said} To look again: `, el("code", "", bye.again));
   if (name === "refused")
     write(
       stopper,
       "The server does not accept this link. Open the newest link that icebox printed; it ends in #token=…",
     );
   run?.status(name);
+  episodes?.status(name);
 }
 
 function message(heard) {
@@ -125,6 +132,8 @@ function message(heard) {
   else if (heard.type === "run") run?.show(heard);
   else if (heard.type === "freeze") run?.controls.freezing(heard);
   else if (heard.type === "episodes") episodes?.show(heard.list);
+  else if (heard.type === "saving") episodes?.saving(heard);
+  else if (heard.type === "bye") bye = heard;
 }
 
 function start() {

@@ -15,6 +15,7 @@ const PLAIN = {
   saved: "A trained policy, without random moves.",
   frozen: "A finished copy that plays and no longer learns.",
   you: "The game in your own hands.",
+  watched: "A person's game; this link only watches.",
 };
 const GOING = ["training", "inference only"]; // modes in which the trainer plays
 const SPEEDS = [0.25, 0.5, 1, 2, 4];
@@ -49,7 +50,7 @@ export class Room {
     Object.assign(this, { id: about.id, kind: about.kind, wire, counters });
     this.you = about.kind === "you";
     this.picture = new Picture(`${about.title}: the game's picture`);
-    this.bars = new Bars(about.actions, about.scores);
+    this.bars = new Bars(about.actions, about.scores, about.range, this.you);
     this.strips = about.scores === "values" && !this.you ? new Strips() : null;
     this.heading = el("h2");
     this.state = el("span", "chip");
@@ -75,23 +76,38 @@ export class Room {
   tell(about, { controls, run, rooms }) {
     const others = rooms.filter((room) => room.kind !== "live").length > 1;
     write(this.heading, about.title);
+    this.element.setAttribute("aria-label", about.title);
     this.heading.title = [about.title, about.game, about.policy].filter(Boolean).join(" · ");
     this.fault = about.fault ?? "";
-    write(this.plain, this.fault || PLAIN[this.kind === "latest" && !run ? "saved" : this.kind]);
+    const kind = this.kind === "latest" && !run ? "saved" : this.you && !controls ? "watched" : this.kind;
+    write(this.plain, this.fault || PLAIN[kind]);
     this.plain.title = this.plain.textContent;
     this.plain.toggleAttribute("data-bad", Boolean(this.fault));
     if (about.frozen) {
       this.figures.agreement?.set(percent(about.frozen.agreement, 1).replace(" %", ""));
-      this.figures.size?.set(bytes(about.frozen.bytes), about.frozen.precision ?? "");
+      this.figures.size?.set(bytes(about.frozen.bytes), (about.frozen.precision ?? "").replace("float", "f"));
     }
-    const able = `${controls} ${about.saliency} ${others}`;
-    if (this.able === able) return;
+    if (this.you) this.lend(controls);
+    this.advice = about.advice;
+    if (this.advice === false) this.bars.forget(about.scores);
+    this.bars.scores = about.scores;
+    const advised = typeof about.advice === "boolean";
+    const able = `${controls} ${about.saliency} ${others} ${advised}`;
+    if (this.able !== able)
+      this.footer.replaceChildren(...(controls ? this.buttons(about.saliency, others, advised) : []));
     this.able = able;
-    this.footer.replaceChildren(...(controls ? this.buttons(about.saliency, others) : []));
+    this.ask?.setAttribute("aria-pressed", about.advice);
   }
 
-  buttons(saliency, others) {
+  buttons(saliency, others, advised) {
     const all = [];
+    if (advised) {
+      this.ask = el("button", "advice", "Advice");
+      this.ask.title = "Show what the agent expects of each action while you play.";
+      this.ask.addEventListener("click", () =>
+        request(this.ask, this.wire.ask("advise", this.id, this.advice ? 0 : 1)),
+      );
+    }
     if (this.kind !== "live") {
       const speed = el("select", "", ...SPEEDS.map((times) => new Option(`Speed ${times} ×`, times)));
       speed.value = this.speed ?? 1;
@@ -124,10 +140,10 @@ export class Room {
       restart.addEventListener("click", async () => {
         if ((await request(restart, this.wire.ask("restart", this.id))).ok) this.hold(false);
       });
-      const same = el("button", "", "Same seed");
+      const same = el("button", "", "Same seed in all");
       same.title = "Begin this game's seed anew in every room but the live one, so that all play the same game.";
       same.addEventListener("click", () => request(same, this.wire.ask("same seed", this.id, this.seed ?? null)));
-      all.push(this.halt, restart, ...(others ? [same] : []));
+      all.push(this.halt, restart, ...(this.ask ? [this.ask] : []), ...(others ? [same] : []));
     }
     return all;
   }
@@ -158,13 +174,10 @@ export class Room {
     this.keys = new Keys(canvas, about.keys, about.actions, (held) =>
       this.wire.send({ type: "keys", room: this.id, held }),
     );
-    canvas.tabIndex = 1; // the first Tab of the page leads here, as the hint says
-    canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", `Your game. Play with ${this.keys.words}; Escape lets go.`);
     canvas.addEventListener("keydown", (event) => event.key === "Escape" && canvas.blur());
     box.addEventListener("pointerdown", (event) => {
       event.preventDefault();
-      canvas.focus({ preventScroll: true });
+      if (this.keys.able) canvas.focus({ preventScroll: true });
     });
     this.lets = el("span", "limits", "Esc lets go");
     const focus = () => {
@@ -177,6 +190,18 @@ export class Room {
     focus();
     const head = explain(el("h3", "", "Keys"), "Your keys, lit while they are held; on a touch screen hold them here.");
     return el("div", "play", el("div", "heading", head, this.lets), this.keys.element);
+  }
+
+  /** Let this page play, or only look on. */
+  lend(able) {
+    const { canvas, box } = this.picture;
+    if (!able) this.keys.clear();
+    this.keys.able = able;
+    canvas.tabIndex = able ? 1 : -1; // the first Tab of the page leads here, as the hint says
+    canvas.setAttribute("role", able ? "application" : "img");
+    const label = able ? `Your game. Play with ${this.keys.words}; Escape lets go.` : "The game of whoever may play.";
+    canvas.setAttribute("aria-label", label);
+    box.toggleAttribute("data-lent", able);
   }
 
   /** Paint a packet, then tell the server that the next may come. */
@@ -197,6 +222,7 @@ export class Room {
     this.wire.send({ type: "got", room: this.id, n: meta.n });
     const now = performance.now();
     this.strips?.add(meta, now);
+    if (this.you && !this.keys.able) this.keys.mirror(meta.held);
     const lag = this.keys?.answered(meta.held);
     if (lag !== null && lag !== undefined) {
       this.counters.latency_ms.push(lag);
@@ -214,7 +240,7 @@ export class Room {
     if (!this.fresh) return;
     this.fresh = false;
     const { meta, figures: all } = this;
-    this.bars.show(meta, now);
+    this.bars.show(this.advice === false ? { ...meta, q: null } : meta, now); // one may still come with advice
     all.score.set(points(meta.score));
     all.reward.set(points(meta.reward));
     all.step.set(count(meta.step));
@@ -229,12 +255,15 @@ export class Room {
     let still = "";
     if (!this.meta)
       still = state === "connected" ? this.fault || "Waiting for the first picture …" : "Not connected yet.";
+    else if (state === "over") still = "The viewer has ended: this is the last picture.";
     else if (state !== "connected") still = "Connection lost: this is the last picture.";
     else if (this.kind === "live" && mode === "paused") still = "Training is paused.";
     else if (this.kind === "live" && mode && !GOING.includes(mode)) still = "The run does not train now.";
     const held = this.keys?.held.size;
     let hint = "";
-    if (this.you && !this.on && !held) hint = `Click here or press Tab, then play with ${this.keys.words}`;
+    if (this.you && !this.keys.able) {
+      if (this.meta?.waiting) hint = "This link only watches: nobody plays at the moment.";
+    } else if (this.you && !this.on && !held) hint = `Click here or press Tab, then play with ${this.keys.words}`;
     else if (this.meta?.waiting) hint = "Your game begins with the first key.";
     this.note.hidden = !(still || hint);
     write(this.note, still || hint);

@@ -95,9 +95,11 @@ export class Run {
 
   /** Take in who may do what. */
   tell(controls, freezes) {
+    if (this.able !== controls || this.controls.freezes !== freezes) {
+      this.controls.freezes = freezes;
+      this.controls.sure(false);
+    }
     this.able = controls;
-    this.controls.freezes = freezes;
-    this.controls.sure(false);
     const { switch: modes, line, element } = this.controls;
     for (const each of [modes, line, element]) each.hidden = !controls;
     this.watching.hidden = controls;
@@ -126,8 +128,10 @@ export class Run {
     this.status("connected");
   }
 
-  /** Show how the run stands, as far as that is known. */
+  /** Show how the run stands, as far as that is known; of a viewer that was ended the last word holds. */
   status(connection) {
+    const ended = connection === "over";
+    if (ended) connection = "connected";
     const mode = connection === "connected" ? (this.mode ?? "unknown") : "unknown";
     const [name, sentence] =
       connection === "connected" && !this.mode
@@ -138,7 +142,8 @@ export class Run {
     write(this.words, (mode !== "unknown" && this.run?.ended) || sentence);
     const heard = connection === "connected" && Boolean(this.run);
     this.root.toggleAttribute("data-over", heard && !this.alive);
-    this.controls.show(mode, this.able && heard && this.alive, this.able && heard);
+    const able = this.able && heard && !ended;
+    this.controls.show(mode, able && this.alive, able);
   }
 
   share(shares) {

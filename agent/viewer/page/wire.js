@@ -99,11 +99,20 @@ export class Wire {
     return answer;
   }
 
-  /** Fetch something with the token; throws a sentence when it is refused. */
-  async fetch(path) {
-    const response = await fetch(path, { headers: { authorization: `Bearer ${this.token}` } });
+  /** Fetch something with the token, as "json", "blob" or "arrayBuffer"; throws a sentence when that cannot be had. */
+  async fetch(path, as) {
+    let response;
+    try {
+      response = await fetch(path, { headers: { authorization: `Bearer ${this.token}` } });
+    } catch {
+      throw new Error("There is no connection to the viewer.");
+    }
     if (!response.ok)
-      throw new Error(`${path} was refused: ${response.status} ${(await response.text()).slice(0, 200)}`);
-    return response;
+      throw new Error((await response.text()).slice(0, 200) || `The viewer refused: ${response.status}.`);
+    try {
+      return await response[as]();
+    } catch {
+      throw new Error("The connection was lost before all had come.");
+    }
   }
 }
