@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +19,7 @@ from typing import Any
 import cloudpickle
 import torch
 
+ROOT = Path(__file__).parent.parent
 Members = dict[str, bytes]
 
 
@@ -113,3 +117,19 @@ def overlapping(members: Members) -> bytes:
     inner = local("policy.pth", members["policy.pth"])
     start = len(local("data", b""))
     return by_hand(("data", inner, 0), ("policy.pth", members["policy.pth"], start), body=local("data", inner))
+
+
+def watched(folder: Path, *words: str, **environment: str) -> dict[str, Any]:
+    """What a watched process reports, which is started in an empty folder that it must leave empty."""
+    (folder / "empty").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-B", *words],
+        cwd=folder / "empty",
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=7200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((folder / "empty").iterdir()) == []
+    return json.loads(done.stdout)

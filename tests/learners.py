@@ -23,7 +23,7 @@ class Network(nn.Module):
 
     def __init__(self, seed: int, noisy: bool = False):
         super().__init__()
-        self.noisy, self.name, self.log = noisy, "network", []
+        self.noisy, self.name, self.log, self.statistics = noisy, "network", [], ()
         self.fractions = torch.tensor([0.5])
         self.layers = nn.Sequential(nn.Linear(FEATURES, 5), nn.Tanh(), nn.Linear(5, ACTIONS))
         self.register_buffer("shift", torch.zeros(()))

@@ -107,7 +107,7 @@ class Seen(Hub):
         return frame
 
 
-def eventually(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Return what `true` returns once it is true; AssertionError when it does not become so."""
     end = time.monotonic() + seconds
     while not (found := true()):

@@ -84,12 +84,13 @@ def test_the_next_viewer_takes_the_kept_tokens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "x\ny", "a" * 32, f"{'a' * 32}\n{'a' * 32}", "\0" * 70])
 def test_kept_nonsense_lets_nobody_in(tmp_path: Path, content: str) -> None:
-    """A damaged file is no password: fresh tokens are taken."""
+    """A damaged file is no password: fresh tokens are taken, and kept in its place."""
     file = tmp_path / SECRET
     file.write_text(content)
     file.chmod(0o600)
     access = Access(kept=tmp_path)
     assert access.right("a" * 32) is None and access.right("x") is None and access.right(access.control) == "control"
+    assert Access(kept=tmp_path).control == access.control
 
 
 def test_a_link_is_no_place_for_tokens(tmp_path: Path) -> None:

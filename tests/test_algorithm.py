@@ -341,3 +341,34 @@ def test_worker_processes_and_bare_environments():
         warnings.simplefilter("error")
         assert icebox(gymnasium.make("CartPole-v1")).learn(60).num_timesteps == 60
         assert Icebox("MlpPolicy", "CartPole-v1", **TINY).learn(60).num_timesteps == 60
+
+
+class Unsound(gymnasium.Wrapper):
+    """CartPole in which a tenth of the rewards, or of the observations behind the first, are no numbers."""
+
+    def __init__(self, env, place):
+        super().__init__(env)
+        self.place, self.rng = place, np.random.default_rng(0)
+
+    def step(self, action):
+        observation, reward, *rest = self.env.step(action)
+        wrong = self.rng.choice([np.nan, np.inf, -np.inf, 1e39]) if self.rng.random() < 0.1 else 1.0
+        if self.place == "reward":
+            return observation, wrong, *rest
+        return observation if wrong == 1.0 else np.full(4, wrong), reward, *rest
+
+
+@pytest.mark.parametrize("place", ["observation", "reward"])
+def test_what_is_not_finite_enters_neither_replay_nor_weights(place):
+    """It is left out, counted in the log and told in a warning; Icebox learns from the rest."""
+    env = DummyVecEnv([lambda: Unsound(gymnasium.make("CartPole-v1"), place)] * 2)
+    model = icebox(env)
+    with pytest.warns(RuntimeWarning, match="is not a finite number and was left out"):
+        model.learn(300)
+    replay, count = model.replay_buffer, model.learner.faults.counts["faults/non_finite_steps"]
+    assert 15 <= count <= 120 and model.learner.updates > 20
+    assert bool(replay.film.reward.isfinite().all()) and bool(weights(model).isfinite().all())
+    held = replay.gather(replay.tree.leaves.nonzero()[:, 0])
+    assert bool(held.s_tm1.isfinite().all()) and bool(held.s_t.isfinite().all()) and len(replay) > 100
+    model.dump_logs()
+    assert model.learner.faults.figures() == {"faults/non_finite_steps": float(count)}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.config import AtariSettings
-from envs.atari import AtariVector
+from envs.atari import AtariVector, make_atari
 from envs.step import Step
 
 SETTINGS = {**AtariSettings().model_dump(), "threads": 1}
@@ -72,6 +72,33 @@ def test_threads_do_not_show_in_the_steps() -> None:
     chosen = breakout_actions(40, 3)
     for one, two in zip(play(make("breakout", 3), chosen), play(make("breakout", 3, threads=2), chosen), strict=True):
         assert one.observation.tobytes() == two.observation.tobytes() and one.reward.tobytes() == two.reward.tobytes()
+
+
+@pytest.mark.parametrize("changes", [{}, {"life_loss_ends": True, "noop_max": 30, "sticky_actions": 0.25}])
+def test_workers_play_the_same_games(changes: dict) -> None:
+    """A process per game and one C++ vector give the same steps for the same seed, lost lives and ends included."""
+    settings = {**SETTINGS, **changes, "max_frames": 400}
+    chosen = breakout_actions(230, 3)
+    threads, workers = make_atari("breakout", 3, **settings), make_atari("breakout", 3, vectorize="workers", **settings)
+    try:
+        for vector in (threads, workers, threads, workers):
+            vector.reset(4)
+        assert threads.spec == workers.spec and not workers.stateful
+        ends = lost = 0
+        for one, other in zip(play(threads, chosen), play(workers, chosen), strict=True):
+            for name in ("observation", "reward", "terminated", "truncated", "first", "restarted"):
+                left, right = getattr(one, name), getattr(other, name)
+                assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), name
+            assert one.episodes == other.episodes
+            ends += len(one.episodes)
+            lost += one.terminated.sum()
+        assert ends >= 6 and (lost > ends if changes else True)
+        assert np.array_equal(threads.render(1), workers.render(1))
+        assert np.array_equal(threads.scene(2).arrays["picture"], workers.scene(2).arrays["picture"])
+        with pytest.raises(RuntimeError, match="cannot give its state"):
+            workers.state_dict()
+    finally:
+        workers.close()
 
 
 def test_lost_lives_end_episodes_for_learning_only() -> None:

@@ -1,25 +1,21 @@
-"""Gymnasium's games: the vectors equal a plain loop, in line and in workers, and no worker outlives its vector."""
+"""Gymnasium's games: the vectors equal a plain loop, in line and in workers."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import gymnasium
 import numpy as np
-import psutil
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
-from envs import classic
-from envs.classic import WorkerVector, make_classic
+from envs.classic import make_classic
 from envs.inline import InlineVector
 from envs.make import make_vector_env
 from envs.spec import game_seeds
+from envs.workers import WorkerVector
 
 
 class Oddity(gymnasium.Env):
@@ -27,11 +23,11 @@ class Oddity(gymnasium.Env):
 
     metadata = {"render_modes": [], "render_fps": 12}
 
-    def __init__(self, observations=None, actions=None, delay_s=0.0, hidden=False, crash_at=None, render_mode=None):
+    def __init__(self, observations=None, actions=None, delay_s=0.0, hidden=False, render_mode=None):
         self.observation_space = observations or Box(-np.inf, np.inf, (2,), np.float64)
         self.action_space = actions or Discrete(3, start=5)
         self.render_mode = render_mode
-        self.delay_s, self.hidden, self.crash_at = delay_s, hidden, crash_at
+        self.delay_s, self.hidden = delay_s, hidden
         self.time = 0
 
     def _look(self, value):
@@ -50,8 +46,6 @@ class Oddity(gymnasium.Env):
         assert self.action_space.contains(action), action
         time.sleep(self.delay_s)
         self.time += 1
-        if self.time == self.crash_at:
-            raise ZeroDivisionError("the game is broken")
         return self._look(np.sum(action)), float(np.sum(action)), self.time >= 9, False, {"unused": 2}
 
 
@@ -78,11 +72,6 @@ def close() -> Iterator[Callable[[object], object]]:
     yield lambda vector: vectors.append(vector) or vector
     for vector in vectors:
         vector.close()
-
-
-def workers_of(vector: WorkerVector) -> list[psutil.Process]:
-    """The vector's worker processes."""
-    return [psutil.Process(process.pid) for process in vector._workers.processes]
 
 
 @pytest.mark.parametrize("name", ["cartpole", "acrobot", "mountain-car", "lunar-lander", "gym:Pendulum-v1"])
@@ -253,82 +242,3 @@ def test_pictures_come_only_when_asked_for(vectorize: str, close) -> None:
         close(vector := make_vector_env("cartpole", 1, 0, vectorize=vectorize)).render()
     vector.send(np.array([0]))
     vector.recv()
-
-
-def test_close_ends_every_worker() -> None:
-    """After close, also in the middle of a step or a second time, no child process is left."""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    for pending in (False, True):
-        vector = make_vector_env("cartpole", 3, 0, vectorize="workers")
-        if pending:
-            vector.send(np.zeros(3, dtype=np.int64))
-        vector.close()
-        vector.close()
-        assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
-
-
-def test_a_dead_worker_is_named_and_closed(close) -> None:
-    """A killed worker is a RuntimeError with a sentence instead of a wait without end, and close still works."""
-    vector = close(make_vector_env("cartpole", 3, 0, vectorize="workers"))
-    processes = workers_of(vector)
-    processes[1].kill()
-    processes[1].wait()
-    with pytest.raises(RuntimeError, match="worker process of cartpole has died"):
-        vector.send(np.zeros(3, dtype=np.int64))
-        vector.recv()
-    vector.close()
-    assert not any(process.is_running() for process in processes)
-
-
-def test_a_hung_worker_is_named_and_closed(close, monkeypatch) -> None:
-    """A worker that does not answer is a RuntimeError after the time limit, and close ends it by force."""
-    monkeypatch.setattr(classic, "_ANSWER_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(classic, "_CLOSE_TIMEOUT_S", 0.2)
-    vector = close(make_vector_env("cartpole", 2, 0, vectorize="workers"))
-    processes = workers_of(vector)
-    processes[0].suspend()
-    vector.send(np.zeros(2, dtype=np.int64))
-    with pytest.raises(RuntimeError, match="did not answer within"):
-        vector.recv()
-    vector.close()
-    assert not any(process.is_running() for process in processes)
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Gymnasium prints the worker's traceback as a warning
-def test_an_error_in_a_game_keeps_its_name(register, close) -> None:
-    """What a game raises in a worker arrives as it is, and the vector can be closed."""
-    vector = close(make_vector_env(f"gym:{register(crash_at=1)}", 2, 0, vectorize="workers"))
-    vector.send(np.array([0, 0]))
-    with pytest.raises(ZeroDivisionError, match="the game is broken"):
-        vector.recv()
-
-
-def test_workers_leave_ctrl_c_to_their_parent(close) -> None:
-    """SIGINT, which a terminal sends to every process, does not end a worker."""
-    vector = close(make_vector_env("cartpole", 2, 0, vectorize="workers"))
-    for process in workers_of(vector):
-        process.send_signal(signal.SIGINT)
-    for _ in range(3):
-        vector.send(np.zeros(2, dtype=np.int64))
-        vector.recv()
-
-
-def test_workers_die_with_their_parent() -> None:
-    """kill -9 of the parent, which can clean up nothing, leaves no worker behind."""
-    code = """
-if __name__ == "__main__":
-    import time
-    from envs.make import make_vector_env
-    vectors = [make_vector_env("cartpole", 3, seed, vectorize="workers") for seed in (0, 1)]
-    print(*[process.pid for vector in vectors for process in vector._workers.processes], flush=True)
-    time.sleep(60)
-"""
-    command = [sys.executable, "-c", code]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    children = [psutil.Process(int(pid)) for pid in parent.stdout.readline().split()]
-    assert len(children) == 6
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive

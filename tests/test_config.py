@@ -106,7 +106,7 @@ FROM_ZERO = (
 ).split()
 ABOVE_ZERO = (
     "replay.reward_clip learner.samples_per_insert learner.learning_rate learner.adam_epsilon learner.max_grad_norm "
-    "telemetry.interval_s network.noisy_sigma"
+    "telemetry.interval_s network.noisy_sigma game.deadline_s"
 ).split()
 SWITCHES = (
     "game.atari.fire_reset game.atari.life_loss_ends game.atari.full_action_space game.minatar.ramping "

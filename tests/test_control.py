@@ -22,8 +22,8 @@ from test_drive import When, begun
 from agent import checkpoint
 from agent.cli.control import Control, Stopwatch
 from agent.cli.drive import drive, drive_stock
-from agent.cli.record import Stop
 from agent.cli.session import Session
+from agent.cli.stop import Stop
 from agent.viewer.live_reader import LiveReader
 
 ROOT = Path(__file__).parent.parent
@@ -158,7 +158,7 @@ def test_inference_only_plays_and_keeps_nothing(stateful: bool, tmp_path: Path) 
         session.games.stateful = stateful
 
     session, _, folder = played(tmp_path, script, change=change)
-    trees = [checkpoint.load(path) for path in sorted(folder.checkpoints.iterdir())]
+    trees = [checkpoint.load(path) for path in sorted(folder.checkpoints.glob("checkpoint-*"))]
     (tree,) = [tree for tree in trees if tree["steps"] == saved[0]]
     other = Session("cartpole", session.settings)
     try:

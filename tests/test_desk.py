@@ -95,6 +95,24 @@ def test_a_room_is_paused_restarted_and_hastened_on_its_own(desk: Desk) -> None:
     eventually(lambda: desk.games["latest"].seed == 78)
 
 
+def test_advice_is_given_while_it_is_wanted(desk: Desk) -> None:
+    """Pages are told whether it can be had, and whether it is on."""
+    assert [room["advice"] for room in hello(desk)["rooms"]] == [None] * 3
+    hub, game = Seen(), CountingGame(0)
+    you = YouRoom(hub, lambda seed: game, [(frozenset({"ArrowLeft"}), 1)], None, make_advisor=KnowingPolicy)
+    advised = Desk("advised", SPEC, hub, [you])
+    advised.start()
+    try:
+        assert hello(advised)["rooms"][0]["advice"] is False
+        do(advised, "advise", "you", 1)
+        eventually(lambda: hello(advised)["rooms"][0]["advice"])
+        assert hello(advised)["rooms"][0]["scores"] == "values"
+        do(advised, "advise", "you", 0)
+        eventually(lambda: hello(advised)["rooms"][0]["advice"] is False)
+    finally:
+        asyncio.run(advised.close())
+
+
 def test_the_same_seed_begins_in_all_rooms(desk: Desk) -> None:
     """The one that was asked for, or a new one that the answer names."""
     do(desk, "same seed", None, 1234)
@@ -115,6 +133,8 @@ def test_the_same_seed_begins_in_all_rooms(desk: Desk) -> None:
         ("restart", "latest", -1, "whole number"),
         ("same seed", None, 2.0**40, "whole number"),
         ("restart", "attic", None, "no room 'attic'"),
+        ("advise", "latest", 1, "no policy here"),
+        ("advise", None, 1, "no policy here"),
         ("pause", None, None, "nobody to ask"),
         ("checkpoint", None, None, "nobody to ask"),
         ("stop", "live", None, "nobody to ask"),

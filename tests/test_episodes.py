@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from agent.viewer import episodes
-from agent.viewer.episodes import EpisodeLog, read_packets
-from agent.viewer.packet import encode_picture, pack, unpack
+from agent.viewer.episodes import EpisodeLog
+from agent.viewer.packet import encode_picture, pack, read_packets, unpack
 
 PICTURE = encode_picture(np.full((10, 10, 3), 80, np.uint8))[0]
 
@@ -95,6 +95,38 @@ def test_animations_are_made_once(tmp_path: Path) -> None:
     play(log, "you", 2, 5.0)
     play(log, "you", 3, -5.0)
     assert not [name for name in files(tmp_path) if name.startswith(first["id"])]
+
+
+def test_an_opened_game_outlives_its_replacement(tmp_path: Path) -> None:
+    """What a page has opened can be read and saved after newer games took its place; nothing of it is left on disk."""
+    log, shares = EpisodeLog(tmp_path), []
+    first = play(log, "you", 1, 0.0, length=8)
+    opened = log.content(first["id"])
+    for number in range(2, 6):
+        play(log, "you", number, (-5.0) ** number)
+    assert first["id"] not in {row["id"] for row in log.list()} and log.content(first["id"]) == opened
+    for form in ("webp", "gif"):
+        data = log.animation(first["id"], form, shares.append)
+        assert Image.open(io.BytesIO(data)).format == form.upper()
+    assert shares == [step / 9 for step in range(9)] * 2
+    assert not [name for name in files(tmp_path) if name.startswith(first["id"])]
+    log.close()
+    with pytest.raises(FileNotFoundError):
+        log.content(first["id"])
+
+
+def test_an_animation_without_a_disk_is_given_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be kept the animation is made and given, and the log says that it is not kept."""
+    said: list[str] = []
+    log = EpisodeLog(tmp_path, said.append)
+    row = play(log, "you", 1, 0.0)
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(episodes, "write_atomic", full)
+    assert log.animation(row["id"], "gif").startswith(b"GIF89a")
+    assert "No space left" in said[-1] and not log.path(row["id"], "gif").exists()
 
 
 def test_a_game_that_was_left_is_marked(tmp_path: Path) -> None:

@@ -139,6 +139,48 @@ def test_the_trainers_answer_is_the_answer(feed: Feed, folder: RunFolder) -> Non
     assert trainer.asked == ["pause", "checkpoint"]
 
 
+def test_who_waits_for_a_checkpoint_shares_it(feed: Feed, folder: RunFolder) -> None:
+    """While one is saved 300 ask for another: they get it together, with its answer, and the trainer saves twice."""
+    trainer = Trainer(folder)
+    eventually(lambda: feed.alive)
+
+    async def main() -> list[str]:
+        asking = [asyncio.create_task(feed.ask("checkpoint"))]
+        await asyncio.to_thread(eventually, lambda: any((folder.path / "live" / "requests").iterdir()))
+        asking += [asyncio.create_task(feed.ask("checkpoint")) for _ in range(300)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(trainer.answer, True, "first")
+        await asyncio.to_thread(trainer.answer, True, "second")
+        return await asyncio.gather(*asking)
+
+    said = asyncio.run(asyncio.wait_for(main(), 60))
+    assert trainer.asked == ["checkpoint"] * 2 and said == ["first"] + ["second"] * 300
+
+
+def test_the_log_tells_what_happened_in_a_run_that_is_over(feed: Feed, folder: RunFolder) -> None:
+    """Its events with their times, without progress lines, however long it is and whatever stands in it."""
+    with open(folder.log, "w", encoding="utf-8") as log:
+        log.write("2026-11-21 11:00:00  cartpole: 900 steps\n2026-11-21 11:00:00    plays   somebody\n")
+        log.write("2026-99-99 11:00:00  no time\nno time at all\n" + "x" * 80_000 + "\n")
+        for second in range(60):
+            log.write(f"2026-11-21 11:00:{second:02}  checkpoint {second} is safe\n")
+            log.write(f"2026-11-21 11:00:{second:02}  cartpole  {second}/900  400 steps/s\n")
+    folder.set_status("done")
+    events = eventually(lambda: told(feed).get("events"))
+    assert [text for _, text in events] == [f"checkpoint {second} is safe" for second in range(10, 60)]
+    assert events[-1][0] - events[0][0] == 49
+    folder.log.write_text("2026-11-21 11:00:00  <b>late</b>\n")
+    eventually(lambda: [text for _, text in told(feed)["events"]] == ["<b>late</b>"])
+
+
+def test_the_last_word_is_how_it_stands_now(feed: Feed, folder: RunFolder) -> None:
+    """When it returns, the pages have been told the newest."""
+    eventually(lambda: told(feed).get("mode") == "starting")
+    folder.set_status("done", steps=900)
+    asyncio.run(asyncio.wait_for(feed.last_word(), 60))
+    assert told(feed)["mode"] == "done" and told(feed)["steps"] == 900
+
+
 def test_no_answer_is_told_in_time(feed: Feed, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer that says nothing, and none at all, each has its sentence."""
     with pytest.raises(ValueError, match="nobody to ask"):

@@ -53,6 +53,16 @@ def test_what_is_damaged_is_noted(file: str, content: bytes, said: str, tmp_path
     assert (run.history is None) == (file == "evaluations.npz")
 
 
+def test_a_resumed_run_has_the_length_that_it_was_resumed_to(tmp_path: Path) -> None:
+    """Not the one that its config.yaml names, which is what it was started with."""
+    path = reported.run(tmp_path, [10.0])
+    before = gather(path).settings.steps
+    meta = json.loads((path / "meta.json").read_text())
+    for total, steps in ((before + 500, before + 500), ("many", before), (None, before), (-1, before)):
+        (path / "meta.json").write_text(json.dumps(meta | {"total_steps": total}))
+        assert gather(path).settings.steps == steps
+
+
 def test_unfinished_runs_say_how_far_they_went(tmp_path: Path) -> None:
     """A stopped, crashed or running run names its last evaluation, one without any its training score."""
     assert gather(reported.run(tmp_path, [1.0], status="stopped")).notes == [

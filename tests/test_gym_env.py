@@ -36,7 +36,7 @@ class CountingGame:
     def _answer(self, reward=0.0, terminated=False, truncated=False, first=False, episodes=()):
         self.observation[0] = (self.start, self.episode, self.time)
         flags = (np.array([flag]) for flag in (terminated, truncated, first))
-        self.current = SameStep(self.observation, np.array([reward], np.float32), *flags, tuple(episodes), None)
+        self.current = SameStep(self.observation, np.array([reward], np.float32), *flags, tuple(episodes), None, np.zeros(1, bool))
         return self.current
 
     def reset(self, seed):

@@ -151,6 +151,25 @@ def test_a_message_can_differ_by_right() -> None:
     assert json.loads(told(hub.join("watch"))[0])["controls"] is False
 
 
+def test_who_waits_until_all_are_told_does_not_wait_for_the_deaf() -> None:
+    """It takes until the last client has been sent the newest text, or as long as was allowed."""
+
+    async def main() -> list[bool]:
+        hub = hub_with("live")
+        hub.start()
+        client = hub.join("watch")
+        hub.say("bye", {"said": "so long"})
+        await hub.told("bye", 0.05)
+        unheard = client.has_heard("bye")
+        told_ = asyncio.create_task(hub.told("bye", 60))
+        await asyncio.sleep(0)
+        client._next()
+        await told_
+        return [unheard, client.has_heard("bye")]
+
+    assert asyncio.run(asyncio.wait_for(main(), 60)) == [False, True]
+
+
 def test_a_silent_client_is_told_less_and_less() -> None:
     """After UNHEARD texts without a word from it nothing more is sent, until it speaks; answers do not pile up."""
     hub = hub_with()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from envs.fakes import CountingGame
+from envs.host import CountedGame
 from envs.inline import InlineVector
 from envs.spec import game_seeds
 from envs.step import Episode
@@ -55,9 +56,15 @@ class Ladder:
         self.seed, self.height, self.steps = state["seed"], state["height"], state["steps"]
 
 
+def vector_of(*games: Any) -> InlineVector:
+    """A vector of these games, in order; what takes the place of one that fails is a new Ladder."""
+    ready = list(games)
+    return InlineVector(SPEC, len(games), lambda: CountedGame(SPEC, ready.pop(0) if ready else Ladder()))
+
+
 def test_games_are_seeded_stepped_and_begun_anew() -> None:
     """Each game has its own seed; ends, first rows, episodes and the ignored action are as the contract says."""
-    vector = InlineVector(SPEC, [Ladder(), Ladder()])
+    vector = vector_of(Ladder(), Ladder())
     first, second = (seed % 1000 for seed in game_seeds(4, 2))
     assert vector.reset(4).observation.tolist() == [[first, 0], [second, 0]]
     for number in range(1, 6):
@@ -76,7 +83,7 @@ def test_games_are_seeded_stepped_and_begun_anew() -> None:
 def test_nothing_is_played_before_recv_and_a_reset_drops_what_was_sent() -> None:
     """send only takes the actions, so that the learner's work is launched before the games run."""
     games = [Ladder(), Ladder()]
-    vector = InlineVector(SPEC, games)
+    vector = vector_of(*games)
     with pytest.raises(RuntimeError, match="Reset"):
         vector.send(np.array([2, 2]))
     vector.reset(0)
@@ -89,10 +96,60 @@ def test_nothing_is_played_before_recv_and_a_reset_drops_what_was_sent() -> None
         vector.recv()
 
 
+class Loose(Ladder):
+    """Raises when it is asked to go down, and cannot be closed either."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Climb, but never down."""
+        if action == 0:
+            raise OSError("the ladder is loose")
+        return super().step(action)
+
+    def close(self) -> None:
+        """Fail as well."""
+        raise OSError("still loose")
+
+
+def test_a_game_that_raises_is_made_anew() -> None:
+    """Its row shows the first observation of a fresh game, marked; the other game keeps its step; the news says why."""
+    vector = vector_of(Ladder(), Loose())
+    vector.reset(4)
+    vector.send(np.array([2, 2]))
+    vector.recv()
+    vector.send(np.array([2, 0]))
+    step = vector.recv()
+    assert step.restarted.tolist() == step.first.tolist() == [False, True]
+    assert step.observation[0, 1] == 2 and step.observation[1, 1] == 0 and step.reward.tolist() == [1, 0]
+    assert step.observation[1, 0] != game_seeds(4, 2)[1] % 1000, "a fresh seed: not the same episode over again"
+    assert vector.restarts == 1
+    assert vector.news() == [
+        "game 1 was replaced: it raised OSError: the ladder is loose; its open episode is discarded"
+    ]
+    assert vector.news() == []
+    vector.send(np.array([2, 2]))
+    step = vector.recv()
+    assert step.episodes == (Episode(0, 3.0, 3),) and step.observation[1, 1] == 1 and not step.restarted.any()
+
+
+def test_ctrl_c_is_no_failure_of_a_game() -> None:
+    """What is not an Exception passes through."""
+
+    class Asked(Ladder):
+        def step(self, action: int) -> Any:
+            raise KeyboardInterrupt
+
+    vector = vector_of(Asked())
+    vector.reset(0)
+    vector.send(np.array([1]))
+    with pytest.raises(KeyboardInterrupt):
+        vector.recv()
+    assert vector.restarts == 0
+
+
 def test_closing_twice_closes_each_game_once() -> None:
     """A second close does nothing."""
     games = [Ladder(), Ladder()]
-    vector = InlineVector(SPEC, games)
+    vector = vector_of(*games)
     vector.close()
     vector.close()
     assert [game.closed for game in games] == [1, 1]

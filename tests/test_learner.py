@@ -11,7 +11,8 @@ import torch
 from learners import ACTIONS, N, Network, Replay, addresses, make, same
 from torch import nn
 
-from agent.learner import Learner, clipping
+from agent.adam import clipping
+from agent.learner import Learner
 from agent.losses import Loss, q_learning
 from agent.schedules import Linear
 from agent.types import Batch
@@ -106,7 +107,7 @@ def test_updates_write_in_place() -> None:
 def noted_rates(learner: Learner) -> list[float]:
     """The step sizes that the optimizer will be given."""
     move, rates = learner.optimizer.move, []
-    learner.optimizer.move = lambda gradients, rate, divisor: rates.append(rate) or move(gradients, rate, divisor)
+    learner.optimizer.move = lambda gradients, rate, *how: rates.append(rate) or move(gradients, rate, *how)
     return rates
 
 

@@ -79,6 +79,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (["runs", "--jsn"], "icebox: unknown flag --jsn. Did you mean --json? 'icebox runs --help' lists all flags.\n"),
         (["runs", "--runs-dir"], "icebox: --runs-dir needs a value. 'icebox runs --help' lists all flags.\n"),
+        (["play", ""], "icebox: RUN|ARTEFACT|ZIP|GAME: got nothing. Is it a variable of the shell that is empty?\n"),
+        (["played", ""], "icebox: PATH: got nothing. Is it a variable of the shell that is empty?\n"),
+        (["report", "x", "--out", ""], "icebox: --out: got nothing. Is it a variable of the shell that is empty?\n"),
+        (
+            ["train", "cartpole", "--demonstrations="],
+            "icebox: --demonstrations: got nothing. Is it a variable of the shell that is empty?\n",
+        ),
         (["runs", "now"], "icebox: nothing is known to do with 'now'. 'icebox runs --help' lists all flags.\n"),
         (
             ["board", "--port", "x"],

@@ -52,7 +52,9 @@ FAMILIES = {
     "cartpole from 2 seeds in workers": game("cartpole", vectorize="workers", seeds=2),
     "minatar/breakout from 2 seeds": game("minatar/breakout", seeds=2),
     "minatar with a short limit": game("minatar/breakout", minatar={**MINATAR, "max_steps": 9}),
+    "minatar/breakout in workers": game("minatar/breakout", vectorize="workers", minatar={**MINATAR, "max_steps": 40}),
     "atari/pong": game("atari/pong", atari={**ATARI, "max_frames": 200}),
+    "atari/pong in workers": game("atari/pong", vectorize="workers", atari={**ATARI, "max_frames": 200}),
     "counting": counting(),
     "counting frames": counting(pixels=True),
 }
@@ -94,7 +96,7 @@ def test_every_family_keeps_the_step_contract(family: str) -> None:
     """Shapes, types, next-step autoreset, raw scores and frozen history hold in every family."""
     vector = FAMILIES[family]()
     try:
-        assert isinstance(vector, VectorEnv) and isinstance(vector, Stateful) == vector.stateful
+        assert isinstance(vector, VectorEnv) and (isinstance(vector, Stateful) or not vector.stateful)
         spec = vector.spec
         steps = [vector.current, *play(vector, actions(vector, STEPS))]
         copies = [step.observation.copy() for step in steps]
@@ -111,12 +113,14 @@ def test_every_family_keeps_the_step_contract(family: str) -> None:
             lengths += ~step.first
             ended = step.terminated | step.truncated
             assert not (ended & step.first).any() and step.final_observation is None
+            assert step.restarted.shape == (NUM_GAMES,) and not step.restarted.any()
             expected = [Episode(g, pytest.approx(sums[g], rel=1e-5), lengths[g]) for g in np.flatnonzero(ended)]
             assert list(step.episodes) == expected
             sums[ended], lengths[ended] = 0, 0
             if spec.stack > 1:
                 assert not step.observation[step.first, :-1].any(), "the stack is zero before an episode"
             assert np.array_equal(step.observation, copy), "a step must not change when the games go on"
+        assert vector.restarts == 0 and vector.news() == []
         if spec.num_actions:
             assert len(spec.action_names) == spec.num_actions == len(set(spec.action_names))
     finally:
@@ -261,10 +265,8 @@ def test_wrong_options_are_refused() -> None:
     """Settings that are missing, or that the game cannot obey, are answered with a sentence."""
     with pytest.raises(ValueError, match="atari=, the defaults stand in agent/config.py"):
         make.spec("atari/pong")
-    with pytest.raises(ValueError, match="always runs in line"):
-        game("minatar/breakout", vectorize="workers")()
-    with pytest.raises(ValueError, match="set threads instead"):
-        game("atari/pong", vectorize="workers")()
+    with pytest.raises(ValueError, match="in C.. threads or in workers"):
+        game("atari/pong", vectorize="inline")()
     with pytest.raises(ValueError, match="auto, inline or workers"):
         game("cartpole", vectorize="magic")()
     with pytest.raises(ValueError, match="at least 1"):

@@ -62,7 +62,7 @@ def test_what_a_page_leaves_out_is_none() -> None:
 
 def test_every_command_of_the_contract_is_known() -> None:
     """The page's buttons, and nothing else."""
-    assert len(CONTROLS) == 10
+    assert len(CONTROLS) == 11
     assert all(parse(json.dumps({"type": "do", "id": 0, "what": what})) for what in CONTROLS)
 
 

@@ -20,7 +20,7 @@ def means() -> Means:
 def add_all(metrics: Means, rows: np.ndarray) -> None:
     """Add rows of (loss, norm, q), f32 [M, 3]."""
     for row in torch.from_numpy(rows):
-        metrics.add(row)
+        metrics.add(torch.cat((torch.ones(1), row)))
 
 
 @settings(max_examples=50)
@@ -46,6 +46,16 @@ def test_nothing_added_is_nothing_said() -> None:
     add_all(metrics, np.ones((1, 3), np.float32))
     assert metrics.take() != {}
     assert metrics.take() == {}
+
+
+def test_nothing_counts_for_none() -> None:
+    """What stands for a skipped update moves no mean and no maximum, and alone there is nothing to say."""
+    metrics = means()
+    metrics.add(metrics.nothing)
+    assert metrics.take() == {}
+    add_all(metrics, np.array([[1, 2, -3]], np.float32))
+    metrics.add(metrics.nothing)
+    assert metrics.take() == {"loss": 1.0, "norm": 2.0, "q/max": -3.0}
 
 
 def test_long_sums_do_not_drift() -> None:

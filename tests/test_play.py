@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -73,6 +74,8 @@ def test_bad_arguments_are_named(made: Path, capsys: pytest.CaptureFixture[str])
         (["latest", "--runs-dir", str(made)], "no run"),
         ([str(made.parent), "--runs-dir", str(made)], "not a run folder"),
         (["nothing.zip"], "does not exist"),
+        (["cartpole", "--game", "pong"], "--game: only for a zip"),
+        (["cartpole", "--host", "192.0.2.1", "--runs-dir", str(made)], "no address of this machine"),
         (["gym:Pendulum-v1", "--runs-dir", str(made)], "continuous actions"),
     ):
         assert main(["play", *words]) == 2, words
@@ -94,7 +97,7 @@ def test_the_link_says_how_to_reach_it_from_elsewhere(monkeypatch: pytest.Monkey
 def start(*words: str) -> tuple[subprocess.Popen[str], str, int, str]:
     """Start the viewer; return its process, everything said with the link, its port and its token."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "agent.cli.main", "play", *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "agent.cli.main", "play", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     text = ""
     while "Ctrl-C" not in text:
@@ -106,10 +109,15 @@ def start(*words: str) -> tuple[subprocess.Popen[str], str, int, str]:
 
 
 def test_the_viewer_opens_plays_and_ends(made: Path, tmp_path: Path) -> None:  # noqa: F811
-    """From the command line to the first pictures of an artefact and a person's game, and Ctrl-C ends it in a moment."""
-    process, text, port, token = start(str(made), "--port", "18600", "--runs-dir", str(tmp_path))
+    """From the command line to the first pictures of an artefact and a person's game; Ctrl-C ends it with a farewell.
+
+    A port that is taken gives way to the next, and that is said.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = taken.getsockname()[1]
+        process, text, port, token = start(str(made), "--port", str(wanted), "--runs-dir", str(tmp_path))
     try:
-        assert "ssh -L" in text
+        assert "ssh -L" in text and port != wanted and f"port {wanted} is taken, so it is {port}" in text
         with Served(None, None, None, port, None).page(token) as page:
             assert [room["id"] for room in page.hear("hello")["rooms"]] == ["frozen", "you"]
             page.say({"type": "look", "rooms": ["frozen"]})
@@ -118,7 +126,9 @@ def test_the_viewer_opens_plays_and_ends(made: Path, tmp_path: Path) -> None:  #
                 page.say({"type": "got", "room": "frozen", "n": packet["n"]})
             assert packet["step"] >= 1 and len(packet["q"]) == 2 and packet["width"] == 600
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
+            bye = page.hear("bye", 60)
+            assert bye["said"] == "The viewer was closed." and bye["again"] == f"icebox play {made}"
+            assert process.wait(60) == 130
     finally:
         process.kill()
         process.wait()

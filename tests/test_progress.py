@@ -180,7 +180,7 @@ def test_a_broken_stream_does_not_end_the_run(tmp_path: Path) -> None:
     progress.say("one")
     progress.say("two")
     first, *others = stream.getvalue().splitlines()
-    assert first.startswith("train.log stops here, training goes on") and others == ["one", "two"]
+    assert first.startswith("train.log cannot be written, training goes on") and others == ["one", "two"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
-"""Tests of agent/cli/record.py: when something is due, how a run is asked to stop, and what a failing disk costs."""
+"""Tests of agent/cli/record.py: when something is due, and what a failing disk costs."""
 
 from __future__ import annotations
 
 import errno
-import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from short_runs import settings
 
 from agent import checkpoint
 from agent.cli import record as module
-from agent.cli.record import Beat, Record, Stop, load_checkpoint
+from agent.cli.record import Beat, Record, load_checkpoint
 from agent.telemetry.run_folder import RunFolder
 from envs.step import Episode
 
@@ -31,34 +28,6 @@ def test_a_beat_is_due_once_a_multiple_was_reached(interval: int, start: int, ga
         steps += gap
         assert beat.due(steps) == reached
         assert not beat.due(steps)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks(number: int) -> None:
-    """One signal only raises a flag that says which it was; afterwards the handlers are those from before."""
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(ZeroDivisionError), Stop() as stop:
-        assert stop.signal is None and not stop.terminated
-        signal.raise_signal(number)
-        assert stop.signal == number and stop.terminated == (number == signal.SIGTERM)
-        raise ZeroDivisionError
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the process that quits is a fork of this one")
-@pytest.mark.parametrize(("first", "second", "code"), [("SIGINT", "SIGINT", 130), ("SIGINT", "SIGTERM", 143)])
-def test_the_second_signal_quits_at_once(first: str, second: str, code: int) -> None:
-    """After a first signal the second one ends the process with 128 + its number, in the middle of whatever it does."""
-    child = os.fork()
-    if child == 0:
-        try:
-            with Stop():
-                signal.raise_signal(getattr(signal, first))
-                signal.raise_signal(getattr(signal, second))
-                time.sleep(60)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
 class Kept:

@@ -14,8 +14,8 @@ from test_verify import made  # noqa: F401
 from agent.cli import record_games
 from agent.cli.main import main
 from agent.telemetry.run_folder import RunFolder
-from agent.viewer.episodes import EpisodeLog, read_packets
-from agent.viewer.packet import unpack
+from agent.viewer.episodes import EpisodeLog
+from agent.viewer.packet import read_packets, unpack
 from agent.viewer.policies import Facts
 from envs.fakes import CountingGame
 

@@ -109,7 +109,8 @@ def test_nothing_to_show_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where a file stands in the way, it is named, with code 1."""
+    """Where a file stands in the way, it is named, with code 2, before anything is played or drawn."""
     (tmp_path / "taken").write_text("")
-    assert said(reported.run(tmp_path, [1.0]), "--out", tmp_path / "taken" / "x") == 1
-    assert "taken" in capsys.readouterr().err
+    assert said(reported.run(tmp_path, [1.0]), "--out", tmp_path / "taken" / "x") == 2
+    out, err = capsys.readouterr()
+    assert "taken" in err and "--out" in err and out == ""

@@ -148,12 +148,23 @@ def test_config_can_be_read_by_a_person() -> None:
 
 
 def test_a_damaged_config_names_its_file(tmp_path: Path) -> None:
-    """Unknown settings and broken YAML are errors that name config.yaml."""
+    """Unknown settings and broken YAML are errors that name config.yaml and the place, in our words."""
     run = _create(tmp_path)
-    for text in ("stepz: 3\n", "a: [\n"):
-        (run.path / "config.yaml").write_text(text)
-        with pytest.raises(ValueError, match=r"config\.yaml does not hold"):
+    for text, said in (
+        (b"stepz: 3\n", "stepz: "),
+        (b"seed: 1\na: [\n", "line 3 is not YAML"),
+        (b"steps: many\n", "steps: "),
+        (b"\xff\xff", "not YAML|not text"),
+    ):
+        (run.path / "config.yaml").write_bytes(text)
+        with pytest.raises(ValueError, match=rf"config\.yaml does not hold the settings of a run: .*({said})") as raised:
             run.settings()
+        assert "pydantic" not in str(raised.value) and "\n" not in str(raised.value)
+    for text, said in (("{", "not the JSON"), ('{"status": "done"}', "does not say 'started'")):
+        (run.path / "meta.json").write_text(text)
+        with pytest.raises(ValueError, match=f"meta.json is damaged: it .*{said}") as raised:
+            run.meta()
+        assert "Error" not in str(raised.value)
 
 
 def test_find_takes_paths_latest_and_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

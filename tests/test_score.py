@@ -112,3 +112,15 @@ def test_reset_forgets_open_episodes() -> None:
     score.step(np.zeros((1, 1)), np.array([5.0]), no, no)
     score.start(np.zeros((1, 1)))
     assert score.step(np.zeros((1, 1)), np.array([1.0]), no, yes).episodes == (Episode(0, 1.0, 1),)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_a_reward_that_is_no_number_does_not_spoil_a_score(value: float, recwarn: pytest.WarningsRecorder) -> None:
+    """It adds nothing to its episode's score, without a warning, and is told as it is: not finite."""
+    score, no = Score(2), np.zeros(2, bool)
+    score.start(np.zeros((2, 1)))
+    rewards = [[1.0, 5.0], [value, 6.0], [2.0, 1e30]]
+    for reward in rewards:
+        step = score.step(np.zeros((2, 1)), np.array(reward), no | (reward == rewards[-1]), no)
+        assert np.isfinite(step.reward).tolist() == [reward != rewards[1], True]
+    assert step.episodes == (Episode(0, 3.0, 3), Episode(1, 11.0 + 1e30, 3)) and not len(recwarn)

@@ -131,7 +131,10 @@ def test_ending_the_server_ends_what_runs_beside_it() -> None:
         finally:
             seen.append("ended")
 
-    server = serve(make_app(Hub(), Access(), Noting(), beside=beside))
+    async def farewell() -> None:
+        seen.append("farewell")
+
+    server = serve(make_app(Hub(), Access(), Noting(), beside=beside), farewell)
     listening = listen("127.0.0.1", 18_480)
 
     async def main() -> None:
@@ -142,4 +145,4 @@ def test_ending_the_server_ends_what_runs_beside_it() -> None:
         await task
 
     asyncio.run(asyncio.wait_for(main(), 20))
-    assert seen == ["begun", "ended"]
+    assert seen == ["begun", "farewell", "ended"]

@@ -23,4 +23,17 @@ def test_a_step_comes_back_from_its_state(final: np.ndarray | None) -> None:
     for name in ("reward", "terminated", "truncated", "first"):
         assert np.array_equal(getattr(back, name), getattr(step, name))
         assert getattr(back, name).dtype == getattr(step, name).dtype
+    assert back.restarted.tolist() == [False, False]
     assert back.final_observation is None if final is None else np.array_equal(back.final_observation, final)
+
+
+def test_nobody_is_restarted_unless_it_is_said() -> None:
+    """`restarted` is all False by default, as long as the games are many; it is kept by `_replace` and by the state."""
+    no = np.zeros(3, dtype=bool)
+    step = Step(np.zeros((3, 1)), np.zeros(3, np.float32), no, no, ~no)
+    assert step.restarted.dtype == bool and step.restarted.tolist() == [False] * 3
+    changed = step._replace(restarted=np.array([False, True, False]))
+    assert isinstance(changed, Step) and step_from_state(step_state(changed)).restarted.tolist() == [False, True, False]
+    old = step_state(changed)
+    del old["restarted"]  # as it was saved before games were replaced
+    assert step_from_state(old).restarted.tolist() == [False] * 3

@@ -85,6 +85,19 @@ def test_a_finished_run_shows_its_last_policy(opened: Open, trained: RunFolder) 
     assert len(json.loads(run.whole)["curve"]) == 3 and json.loads(run.whole)["alive"] is False
 
 
+def test_a_persons_game_is_advised_by_the_policy(opened: Open, trained: RunFolder, made: Path) -> None:  # noqa: F811
+    """Of a run and of an artefact, with a policy of its own beside the one that plays; a bare game has nobody to ask."""
+    for name in (trained.path, made):
+        desk, hub = opened(name)
+        asyncio.run(desk.do("advise", "you", 1))
+        thought = eventually(lambda: next((m for m in hub.metas if m["room"] == "you" and m["q"]), None), 60)
+        assert len(thought["q"]) == 2 and thought["waiting"]
+        assert desk.room("you").policy is not next(iter(desk._rooms.values())).policy
+    desk, hub = opened("cartpole")
+    with pytest.raises(ValueError, match="no policy here"):
+        asyncio.run(desk.do("advise", "you", 1))
+
+
 def test_a_run_that_trains_is_shown_live(opened: Open, trained: RunFolder, tmp_path: Path) -> None:
     """Its own game from its actions, its newest weights in the latest room, and their age."""
     shutil.copytree(trained.path, tmp_path / "copy")

@@ -133,12 +133,33 @@ def test_every_game_waits_anew(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_advisor_thinks_along(make: Make) -> None:
-    """Its values stand beside what the person did, and the error is that of the person's action."""
-    room, game, hub = make(advisor=KnowingPolicy())
+    """When asked, its values stand beside what the person did, with the person's error; before and after nothing does."""
+    room, game, hub = make(make_advisor=KnowingPolicy)
+    assert room.has_advisor and not room.is_advising
+    eventually(lambda: hub.metas)
+    assert hub.metas[0]["q"] is None
+    room.advise(True)
+    eventually(lambda: len(hub.metas) > 1)  # at once, although the game has not begun
+    assert hub.metas[1]["q"] == [0, 0, 1] and hub.metas[1]["waiting"] and room.is_advising
     room.press("me", ["ArrowRight"])
-    eventually(lambda: len(hub.metas) > 2)
-    assert hub.metas[1]["q"] == [0, 0, 1] and hub.metas[1]["action"] == 2
-    assert hub.metas[1]["td_error"] == pytest.approx(2 + 0.5 - 1)
+    eventually(lambda: len(hub.metas) > 3)
+    assert hub.metas[2]["q"] == [0, 0, 1] and hub.metas[2]["action"] == 2
+    assert hub.metas[2]["td_error"] == pytest.approx(2 + 0.5 - 1)
+    room.advise(False)
+    eventually(lambda: hub.metas[-1]["q"] is None)
+
+
+def test_an_advisor_that_cannot_be_had(make: Make) -> None:
+    """It is told, and the game goes on without."""
+
+    def missing() -> KnowingPolicy:
+        raise ValueError("there is no policy yet")
+
+    room, game, hub = make(make_advisor=missing)
+    room.advise(True)
+    room.press("me", ["ArrowRight"])
+    eventually(lambda: game.t > 2)
+    assert "no policy yet" in room.notice and not room.is_advising and room.fault is None
 
 
 class Buttons(CountingGame):

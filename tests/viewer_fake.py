@@ -101,6 +101,8 @@ class FakeViewer:
         self.advice, self.began = False, False
         self.seed, self.started, self.port = 1234, time.time(), 0
         self.tasks: set[asyncio.Task[None]] = set()
+        self.sockets: set[WebSocket] = set()
+        self.frozen_said, self.saving_s = "Frozen: 99.34 % agreement.", 0.0
 
     @property
     def address(self) -> str:
@@ -130,6 +132,18 @@ class FakeViewer:
         self.server.should_exit = self.server.force_exit = True
         self.thread.join()
 
+    def farewell(self, said: str, again: str) -> None:
+        """Say that the run is over and the viewer too, then stop."""
+        self.alive = False
+        for message in (self.figures(), {"type": "bye", "said": said, "again": again}):
+            asyncio.run_coroutine_threadsafe(self.tell(message), self.loop).result(20)
+        self.stop()
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Tell every client."""
+        for websocket in list(self.sockets):
+            await websocket.send_json(message)
+
     def said(self, kind: str) -> list[dict[str, Any]]:
         """What clients sent of this type, oldest first."""
         return [message for message in self.heard if message["type"] == kind]
@@ -141,7 +155,8 @@ class FakeViewer:
                 "id": kind, "kind": kind, "title": self.names[kind], "game": self.game, "actions": self.actions,
                 "keys": KEYS, "steps_per_s": 15, "frozen": FROZEN if kind == "frozen" else None,
                 "policy": "beyond-the-rainbow, 301,200 updates", "scores": "values", "fault": self.fault.get(kind),
-                "saliency": kind in ("latest", "frozen"),
+                "saliency": kind in ("latest", "frozen"), "range": [],
+                "advice": self.advice if kind == "you" and self.run else None,
             }
             for kind in self.kinds
         ]  # fmt: skip
@@ -201,6 +216,8 @@ class FakeViewer:
             return
         controls, owed, looked = token == self.token, dict[str, int](), list(self.kinds)
         await websocket.send_json(self.hello(controls))
+        self.loop = asyncio.get_running_loop()
+        self.sockets.add(websocket)
         showing = asyncio.create_task(self._show(websocket, owed, looked))
         with suppress(WebSocketDisconnect, RuntimeError):
             while True:
@@ -220,6 +237,7 @@ class FakeViewer:
                         task = asyncio.create_task(self._do(websocket, message, controls))
                         self.tasks.add(task)
         showing.cancel()
+        self.sockets.discard(websocket)
 
     async def _show(self, websocket: WebSocket, owed: dict[str, int], looked: list[str]) -> None:
         begun, n = time.time(), 0
@@ -244,6 +262,9 @@ class FakeViewer:
         self.alive &= what != "stop"
         if what == "same seed":
             self.seed = message["value"]
+        if what == "advise":
+            self.advice = bool(message["value"])
+            await websocket.send_json(self.hello(controls))
         if what == "checkpoint":
             self.events.append([time.time(), "checkpoint saved"])
         await websocket.send_json({**answer, "ok": True, "said": f"{what}: done"})
@@ -254,7 +275,7 @@ class FakeViewer:
                 await websocket.send_json({"type": "freeze", "progress": stage, "done": False})
                 await asyncio.sleep(2 * self.answer_s)
             self.kinds = [kind for kind in KINDS if kind in {*self.kinds, "frozen"}]
-            said = {"progress": "Frozen: 99.34 % agreement.", "done": True, "ok": True}
+            said = {"progress": self.frozen_said, "done": True, "ok": True}
             await websocket.send_json({"type": "freeze", **said})
             await websocket.send_json(self.hello(controls))
 
@@ -273,13 +294,16 @@ class FakeViewer:
             ]
         )  # fmt: skip
 
-    def _episode(self, request: Request) -> Response:
+    async def _episode(self, request: Request) -> Response:
         if request.headers.get("authorization") not in (f"Bearer {self.token}", f"Bearer {self.watcher}"):
             return Response("needs the token", 401)
         name, kind = request.path_params["name"].rsplit(".", 1)
         if kind == "ep":
             packets = [self.packet(name.split("-")[0], n) for n in range(EPISODE)]
             return Response(b"".join(struct.pack("<I", len(packet)) + packet for packet in packets))
+        for share in (0.0, 0.41) if self.saving_s else ():
+            await self.tell({"type": "saving", "id": name, "form": kind, "share": share})
+            await asyncio.sleep(self.saving_s)
         frames = [Image.open(BytesIO(picture("live", t))).convert("RGB") for t in range(0, EPISODE, 10)]
         stream = BytesIO()
         frames[0].save(stream, kind.upper(), save_all=True, append_images=frames[1:], duration=330)
