@@ -80,7 +80,8 @@ def main() -> None:
     (torch,) = new["torch.txt"]
     head, *rest = torch.splitlines(keepends=True)
     builds = cpu_builds(re.findall(r"==([^ ;]+)", head)[0], old["torch.txt"])
-    new["torch.txt"] = [head, *(f"    --hash=sha256:{digest} \\\n" for digest in builds.values()), *rest]
+    added = (digest for digest in builds.values() if digest not in "".join(rest))  # what is pinned may keep its own
+    new["torch.txt"] = [head, *(f"    --hash=sha256:{digest} \\\n" for digest in added), *rest]
     notes = [f"# {digest}  {name}\n" for name, digest in builds.items()]
     for name, what in FILES.items():
         lines = [f"# {what} Written by .ci/lock.py: do not edit.\n"]

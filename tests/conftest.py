@@ -31,6 +31,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--night", action="store_true", help="run the tests marked night, minutes to hours, and no others")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts: one for each core, however few of them xdist takes for real."""
+    return min(os.cpu_count() or 1, 8)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Turn --fast and --night into what -m says, together with an -m of the caller's own."""
     given = [f"({config.option.markexpr})"] if config.option.markexpr else []

@@ -73,7 +73,8 @@ def test_test_verb_installs_the_test_tools_once(machine: Machine) -> None:
     machine.run("games")
     machine.calls()
     code, out, _ = machine.run("test", "-k", "a or b")
-    assert (code, out) == (0, f"{machine.checkout}\n<-k>\n<a or b>\n")
+    spread = "<-n>\n<auto>\n<--dist>\n<loadfile>\n"
+    assert (code, out) == (0, f"{machine.checkout}\n{spread}<-k>\n<a or b>\n")
     assert machine.calls() == ["pip install -e .[dev]"]
     assert machine.run("games")[0] == 0 and machine.calls() == []
     with (machine.checkout / "pyproject.toml").open("a") as file:
