@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from agent import checkpoint
+from agent.appended import Appended
 from agent.cli.drive import drive
 from agent.cli.record import Record, load_checkpoint
 from agent.cli.session import Session
@@ -81,6 +82,8 @@ def differences(left: Any, right: Any, path: str = "") -> list[str]:
         same = left.shape == right.shape and left.dtype == right.dtype and left.tobytes() == right.tobytes()
     elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
         return [each for i, (a, b) in enumerate(zip(left, right, strict=True)) for each in differences(a, b, f"{path}/{i}")]
+    elif isinstance(left, Appended) and isinstance(right, Appended):  # in memory, or as it was saved
+        same = left == right
     else:
         same = type(left) is type(right) and left == right
     return [] if same else [path]

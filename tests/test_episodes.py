@@ -195,9 +195,7 @@ def test_two_logs_share_a_folder(tmp_path: Path) -> None:
     assert reasons(mine) == reasons(other) == {("you", 1.0): "worst", ("you", 3.0): "best", ("record", 2.0): "recorded"}
 
 
-@pytest.mark.parametrize(
-    "index", ["", "{", "[" * 100_000, "null", '{"format": "icebox-episodes", "version": 2}', "[1]"]
-)
+@pytest.mark.parametrize("index", ["", "{", "[" * 100_000, "null", '{"format": "icebox-episodes"}', "[1]"])
 def test_a_damaged_index_is_a_sentence(index: str, tmp_path: Path) -> None:
     """It is passed over, and the episodes are taken in again from their own packets."""
     log = EpisodeLog(tmp_path)
@@ -208,6 +206,18 @@ def test_a_damaged_index_is_a_sentence(index: str, tmp_path: Path) -> None:
     again = EpisodeLog(tmp_path, said.append)
     assert len(said) == 1 and "index.json is damaged" in said[0]
     assert reasons(again) == {("you", 1.0): "worst", ("you", 4.0): "best"}
+
+
+def test_an_index_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """It is named, and neither it nor an episode beside it is changed, whatever is played."""
+    log = EpisodeLog(tmp_path)
+    play(log, "you", 1, 1.0)
+    (tmp_path / "index.json").write_text('{"format": "icebox-episodes", "version": 2}')
+    kept, said = {path.name: path.read_bytes() for path in tmp_path.iterdir()}, []
+    again = EpisodeLog(tmp_path, said.append)
+    assert any("version 2" in sentence for sentence in said)
+    play(again, "you", 2, 4.0)
+    assert {name: (tmp_path / name).read_bytes() for name in kept} == kept
 
 
 def test_damaged_rows_and_files_are_sentences(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_no_name_for_the_artefact_is_an_error(
     """Nothing is written into the folder in which the user happens to be."""
     monkeypatch.chdir(tmp_path)
     assert main(["freeze", str(folder.path), "--out", out, *QUICK]) == 2
-    assert "--out: name a folder" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert ("--out: name a folder" if out else "--out: got nothing") in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flags", [("--precision", "auto"), ("--precision", "float32", "--prune", "auto")])

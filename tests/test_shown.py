@@ -164,7 +164,7 @@ def room(name):
     shown = Shown(name, 1)
     for _ in range(5):
         shown.step(0)
-    print(name, shown.picture.shape[0])
+    print(f"{name} {shown.picture.shape[0]}\\n", end="")  # in one piece
     shown.close()
 
 rooms = [threading.Thread(target=room, args=[name]) for name in ("cartpole", "acrobot", "mountain-car", "lunar-lander")]

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ class Life:
                 os.dup2(os.open(self.err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - pytest's is another
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the suite under nohup ignores it
                 torch.set_num_threads(1)
                 prepare(self)
                 code = main(words)
@@ -122,6 +124,16 @@ class Life:
         if self.code() is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+
+
+def playing(pid: int) -> list[psutil.Process]:
+    """The children of a process that are viewers."""
+    found = []
+    for each in psutil.Process(pid).children():
+        with suppress(psutil.Error):  # it has just ended
+            if "play" in each.cmdline():
+                found.append(each)
+    return found
 
 
 def at(moment: str, chance: random.Random) -> Callable[[Life], None]:
@@ -296,7 +308,7 @@ def test_while_the_viewer_beside_it_starts(tmp_path: Path) -> None:
     words = ["train", "cartpole", "--config", str(tmp_path / "endless.yaml"), "--runs-dir", str(tmp_path / "runs")]
     life = Life(tmp_path, [*words, "--watch"])
     try:
-        viewer = wait_for(lambda: [each for each in psutil.Process(life.pid).children() if "play" in each.cmdline()])
+        viewer = wait_for(lambda: playing(life.pid))
         assert life.send(signal.SIGTERM) == 0, life.err.read_text()
     finally:
         life.kill()
