@@ -52,7 +52,7 @@ class InlineVector(Supervised):
                 return game.reset(argument)
         except Fallen:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a game's sys.exit() is not the run's
             raise Fallen(raised(error)) from error
         if verb == "again":
             return game.last

@@ -131,8 +131,21 @@ def test_a_game_that_raises_is_made_anew() -> None:
     assert step.episodes == (Episode(0, 3.0, 3),) and step.observation[1, 1] == 1 and not step.restarted.any()
 
 
+def test_a_game_that_leaves_does_not_take_the_run_along() -> None:
+    """Its sys.exit() is a failure of that game alone."""
+
+    class Leaving(Ladder):
+        def step(self, action: int) -> Any:
+            raise SystemExit(3)
+
+    vector = vector_of(Leaving())
+    vector.reset(0)
+    vector.send(np.array([1]))
+    assert vector.recv().restarted.all() and "it raised SystemExit: 3" in vector.news()[0]
+
+
 def test_ctrl_c_is_no_failure_of_a_game() -> None:
-    """What is not an Exception passes through."""
+    """What a person asks for passes through."""
 
     class Asked(Ladder):
         def step(self, action: int) -> Any:

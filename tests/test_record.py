@@ -142,6 +142,19 @@ def test_a_resumed_record_goes_on_where_the_checkpoint_was(kept: Kept) -> None:
         assert arrays["timesteps"].tolist() == [100]
 
 
+def test_a_lost_part_of_a_run_leaves_its_best_weights(kept: Kept) -> None:
+    """Those of an evaluation after the checkpoint stay until a better one comes, as long as they are intact."""
+    kept.evaluate(100, 5.0)
+    kept.record.checkpoint(150, dict)
+    kept.evaluate(200, 9.0)
+    kept.record.close()
+    tree, _ = load_checkpoint(kept.folder)
+    kept.record = Record(kept.folder, "cartpole", kept.settings, ["test"], quiet=True, resumed=tree)
+    for mean, best in ((7.0, 9.0), (9.0, 9.0), (9.5, 9.5)):
+        kept.evaluate(300, mean)
+        assert checkpoint.load_newest(kept.folder.path / "best").tree["mean"] == best
+
+
 def test_numbers_are_asked_for_only_when_they_are_written(kept: Kept) -> None:
     """Between two flushes nothing is asked, since asking waits for the device; `now` asks."""
     asked = []

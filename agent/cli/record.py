@@ -81,6 +81,7 @@ class Record:
         self.telemetry_s = 0.0  # that the dashboard has taken in this process
         # The step of the last evaluation.
         self.judged: int = max(resumed["evaluations"]["timesteps"], default=0) if resumed else 0
+        self._left_best = _mean_of_best(folder) if resumed else None
         self._begun = self._flushed = time.monotonic()
         self._steps_begun = steps
         self._judging_s = 0.0  # that evaluations have taken in this process
@@ -162,7 +163,7 @@ class Record:
         """
         played = list(episodes)
         scores, lengths = [each.score for each in played], [each.length for each in played]
-        best = self.evaluations.best
+        best = self._best()
         values = summary(scores, lengths)
         with self._spared("The evaluation could not be written to evaluations.npz"):
             self.evaluations.add(steps, scores, lengths, self.seconds)
@@ -183,10 +184,15 @@ class Record:
             self._save_best(steps, mean, len(played), weights())
         return mean
 
+    def _best(self) -> float | None:
+        """Return the best mean so far, None before the first: a lost part of the run may have left a better one."""
+        known = [mean for mean in (self.evaluations.best, self._left_best) if mean is not None]
+        return max(known, default=None)
+
     def _save_best(self, steps: int, mean: float, episodes: int, weights: Mapping[str, Any]) -> None:
         directory = self.folder.path / "best"
         with self._spared("The best weights could not be kept"):
-            # A resumed run may judge once more what a lost part of it had judged: the counter still goes up.
+            # What a lost part of a resumed run has left there goes on counting, damaged or not.
             number = max(checkpoint.numbers(directory), default=0) + 1
             tree = {"weights": dict(weights), "steps": steps, "mean": mean, "episodes": episodes}
             checkpoint.save(directory, number, tree, keep=1)
@@ -263,3 +269,11 @@ def load_checkpoint(folder: RunFolder) -> tuple[dict[str, Any], list[str]]:
             f"Start a new run with: {command_line('train', folder.game)}"
         ) from None
     return loaded.tree, loaded.skipped
+
+
+def _mean_of_best(folder: RunFolder) -> float | None:
+    """Return the mean score of the weights in best/, None where none are intact."""
+    try:
+        return float(checkpoint.load_newest(folder.path / "best").tree["mean"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
