@@ -9,8 +9,7 @@ import numpy as np
 
 from envs.step import Episode, Step, step_from_state, step_state
 
-
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)  # what is above it is infinite where it is kept
 
 
 class Score:
